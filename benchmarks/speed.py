@@ -22,7 +22,7 @@ second, with an empty answer store. Peers run with their own settings after a ru
 | qwen-mmlu | mmlu on random/qwen2.5-vl-7b | HFLM |
 
 With --vllm also vLLM by itself and as vrbench's backend, on text, mmlu and mme, in processes of their own
-(benchmarks/speed_vllm.py).
+(benchmarks/speed_vllm.py), after all else.
 
 With --quick it is little work on pocket/region, or on small models of Qwen's families, and with --data-root also real
 tasks, from their rows to their scores, beside lm-eval's own evaluator and `HFLM` over the same rows.
@@ -33,6 +33,7 @@ Writes benchmarks/results/speed.md, or speed-cpu.md with --quick.
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import json
 import random
@@ -128,6 +129,8 @@ class Measured:
 
         for way in ways:
             self.answered.clear()
+            if self.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
             with tempfile.TemporaryDirectory() as folder, AnswerStore(Path(folder) / "a.sqlite", "speed") as store:
                 features = VisionFeatureCache(shared=False)
                 engine = InferenceEngine(self.vlm, store, features=features, show_progress=False)
@@ -415,7 +418,8 @@ def table(lines: Sequence[Line]) -> list[str]:
     """Markdown: a row for each line, with how many times as fast vrbench is."""
     rows = ["| work | way | amount | seconds | per second | vrbench is | |", "|---|---|--:|--:|--:|--:|---|"]
     speed = {(line.work, line.way): line.amount / line.seconds for line in lines}
-    for line in lines:
+    done = list(dict.fromkeys(line.work for line in lines))
+    for line in sorted(lines, key=lambda line: done.index(line.work)):
         rate = line.amount / line.seconds
         ours = speed.get((line.work, "vrbench, again"), 0)
         ratio = f"{ours / rate:.2g} x" if ours and line.way not in WAYS else ""
@@ -436,7 +440,7 @@ def vllm_lines(model: str, work: Sequence[str], dtype: str, device: str, quick: 
         if row.startswith("{"):
             yield Line(**json.loads(row))
     if process.wait():
-        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
+        print(f"{' '.join(command)} ended with {process.returncode}", file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -470,14 +474,16 @@ def main() -> None:
             lines.append(line)
             print(json.dumps(vars(line)), flush=True)
             _write(out, lines, models, dtype, given.device)
-        del measured
+        del measured, lines_of
         if given.device.startswith("cuda"):
+            gc.collect()
             torch.cuda.empty_cache()
-        theirs = sorted(set(of_kind) & set(work) & {"text", "mmlu", "mme"}) if given.vllm else []
-        for line in vllm_lines(name, theirs, dtype, given.device, given.quick) if theirs else ():
-            lines.append(line)
-            print(json.dumps(vars(line)), flush=True)
-            _write(out, lines, models, dtype, given.device)
+    for name, (of_kind, _) in zip(models, WORK, strict=True) if given.vllm else ():
+        if theirs := sorted(set(of_kind) & set(work) & {"text", "mmlu", "mme"}):
+            for line in vllm_lines(name, theirs, dtype, given.device, given.quick):
+                lines.append(line)
+                print(json.dumps(vars(line)), flush=True)
+                _write(out, lines, models, dtype, given.device)
 
 
 def _write(out: Path, lines: Sequence[Line], models: Sequence[str], dtype: str, device: str) -> None:
