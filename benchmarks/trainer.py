@@ -53,7 +53,7 @@ def plain(
             name: value.pin_memory().to(device, non_blocking=True) if device.type == "cuda" and torch.is_tensor(value)
             else value for name, value in batch.items()
         }  # fmt: skip
-        loss = data.loss(model, batch) / batch["items"]
+        loss = data.loss(model, batch) / sum(batch["items"])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, config.clip)
         optimizer.step()

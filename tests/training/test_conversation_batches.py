@@ -65,7 +65,7 @@ def test_a_refused_image_of_a_folder_is_named(tmp_path: Path) -> None:
 def test_batches_of_a_loader_say_how_many_tokens_carry_loss(workers: int) -> None:
     made = EncodedConversations([WORDS, ONE, SEVERAL], ConversationEncoder(loaded("idefics3")))
     batches = list(DataLoader(made, 3, collate_fn=made.collate, num_workers=workers))
-    assert [batch["items"] for batch in batches] == [int((batches[0]["labels"] != -100).sum())]
+    assert [batch["items"] for batch in batches] == [(batches[0]["labels"] != -100).sum(1).tolist()]
 
 
 def test_the_samples_of_a_step_are_of_one_kind_and_like_lengths() -> None:
@@ -81,6 +81,21 @@ def test_the_samples_of_a_step_are_of_one_kind_and_like_lengths() -> None:
     assert (grouped_order(kinds, lengths, 16, 5, seed=0) == order[:80]).all()
     first = kinds[steps[:40, 0]]
     assert len(set(first.tolist())) == 3 and (np.diff(first) != 0).sum() > 5  # kinds are mixed over the steps
+
+
+def test_without_grouping_each_sample_comes_once_in_random_order() -> None:
+    made = EncodedConversations([WORDS, ONE, TWO] * 4, ConversationEncoder(loaded("llava")))
+    order = made.order(4, 6, seed=0, grouping="none")
+    assert sorted(order[:12]) == sorted(order[12:]) == list(range(12)) and list(order[:12]) != list(order[12:])
+    assert any(len({len(made.samples[i].images) for i in step}) == 3 for step in order.reshape(6, 4))
+
+
+def test_micro_batches_of_a_step_have_like_lengths_in_total() -> None:
+    """As LLaVA's split_to_even_chunks makes them."""
+    lengths = np.array([9, 1, 2, 3, 4, 8, 6, 7, 5, 1])
+    plain, even = (grouped_order(np.zeros(10, int), lengths, 10, 1, 0, size) for size in (None, 5))
+    assert list(lengths[plain]) == [9, 8, 7, 6, 5, 4, 3, 2, 1, 1]
+    assert list(lengths[even]) == [9, 6, 5, 2, 1, 8, 7, 4, 3, 1]
 
 
 @pytest.mark.parametrize(("family", "together"), [("llava", True), ("mllama", False)])

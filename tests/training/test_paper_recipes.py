@@ -42,6 +42,8 @@ def test_they_agree_with_the_paper_s_figures(model: str) -> None:
         assert settings.beta2 == 0.999  # what transformers' Trainer takes where a script says nothing
         assert (settings.tuning, settings.modules, settings.sampling) == ("lora", "all", None)
         assert isinstance(recipe.data, ConversationFile) and recipe.dtype == "bfloat16"
+        assert (settings.average, settings.micro_batch, recipe.data.grouping) == ("micro-batches", 8, "none")
+        assert recipe.warmup_from_zero and recipe.tf32  # of the paper's script
         assert (recipe.data.length, recipe.data.pad_square, recipe.data.share) == (2048, True, 1)
     assert select_layers(full.tune.layers, depth).is_all
     layers = select_layers(region.tune.layers, depth)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments, get_scheduler
 
 from tests import forked
 from tests.training import small_training
@@ -41,7 +41,7 @@ class Line:
 
     @staticmethod
     def collate(samples: list[float]) -> dict[str, Any]:
-        return {"x": torch.tensor(samples)[:, None], "items": len(samples)}
+        return {"x": torch.tensor(samples)[:, None], "items": [1] * len(samples)}
 
     def fit(self, steps: int = 4, callbacks: tuple[TrainerCallback, ...] = (), **settings: Any) -> list[float]:
         order = np.arange(steps * 2) % 3
@@ -119,10 +119,10 @@ class TestSplit:
         self.same(whole, weights, losses)
 
     @staticmethod
-    def run_two(out: Path, environment: dict[str, str]) -> None:
+    def run_two(out: Path, environment: dict[str, str], *changes: str) -> None:
         shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port()),
                   "CUDA_VISIBLE_DEVICES": "", **environment}  # fmt: skip
-        words = [str(out), "--set=dropout=0"]
+        words = [str(out), "--set=dropout=0", *(f"--set={change}" for change in changes)]
         ranks = [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
         running = [forked.start(small_training.main, words, environment=rank) for rank in ranks]
         assert [forked.ended(process) for process in running] == [0, 0]
@@ -211,6 +211,19 @@ class TestRates:
         assert rates["constant"][5:] == [1.0] * 16
         assert rates["linear"][5:] == pytest.approx([1 - k / 15 for k in range(16)])
         assert rates["cosine"][5:] == pytest.approx([0.5 * (1 + math.cos(math.pi * k / 15)) for k in range(16)])
+
+    @pytest.mark.parametrize(("steps", "warmup"), [(20, 0.25), (21, 0.03), (10, 0.0)])
+    def test_from_zero_they_are_those_of_transformers(self, steps: int, warmup: float) -> None:
+        for schedule, name in (("cosine", "cosine"), ("linear", "linear"), ("constant", "constant_with_warmup")):
+            optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0)
+            rising = TrainingArguments(warmup_steps=warmup).get_warmup_steps(steps)
+            scheduler = get_scheduler(name, optimizer, rising, steps)
+            ours = TrainingConfig("r", steps, 1, schedule=schedule, warmup=warmup, warmup_from_zero=True)
+            for step in range(steps):
+                assert ours.rate(step) == pytest.approx(scheduler.get_last_lr()[0])
+                optimizer.step()
+                scheduler.step()
+            assert (ours.rate(0) == 0) == (warmup > 0)
 
     def test_the_optimizer_follows_them(self) -> None:
         """AdamW with one constant gradient moves the weight by the rate in every step."""

@@ -20,7 +20,7 @@ from vrbench.training.conversation_encoder import PER_TOKEN, ConversationEncoder
 from vrbench.training.conversation_sets import ConversationSet, select_share
 from vrbench.training.conversations import Conversation
 from vrbench.training.recipe import GeneratedScenes, TrainRecipe
-from vrbench.training.trainer import IGNORED, TrainingData
+from vrbench.training.trainer import IGNORED, TrainingData, shuffled_passes
 
 if TYPE_CHECKING:
     from vrbench.models.base_vlm import BaseVLM
@@ -48,7 +48,9 @@ def conversation_data(recipe: TrainRecipe, found: ConversationSet, vlm: BaseVLM)
     encoder = ConversationEncoder(vlm, settings.length, settings.pad_square)
     data = EncodedConversations(select_share(found.samples, settings, recipe.seed), encoder)
     steps = tune.steps_for(len(data))
+    order = data.order(tune.batch, steps, recipe.seed, settings.grouping, tune.micro_batch)
     workers = min(WORKERS, usable_cores()) if vlm.device.type == "cuda" else 0
+    workers = workers if settings.workers is None else settings.workers
     if workers:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else each process warns of it
     if data.too_long:
@@ -58,7 +60,7 @@ def conversation_data(recipe: TrainRecipe, found: ConversationSet, vlm: BaseVLM)
     more = {"longer than data.length": data.too_long, "image refused": len(data.refused)}
     skipped = {**found.skipped, **{reason: number for reason, number in more.items() if number}}
     return TrainingData(
-        data, data.collate, answer_loss, data.order(tune.batch, steps, recipe.seed), settings.length,
+        data, data.collate, answer_loss, order, settings.length,
         measure=lambda: {"samples": len(data), "of": found.total, "left_out": skipped}, workers=workers,
         has_unused_parameters=not all(sample.images for sample in data.samples),
     )  # fmt: skip
@@ -108,29 +110,42 @@ class EncodedConversations(Dataset[dict[str, Tensor]]):
 
     @staticmethod
     def collate(samples: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
-        """Return a batch, and as "items" how many of its tokens have a label."""
+        """Return a batch, and as "items" how many tokens of each sample have a label."""
         batch = collate(samples)
         return {**batch, "items": count_answer_tokens(batch)}
 
-    def order(self, batch: int, steps: int, seed: int) -> NDArray[np.int64]:
-        """Return the indices of all steps' samples; see `grouped_order`."""
+    def order(
+        self, batch: int, steps: int, seed: int, grouping: str = "modality", micro_batch: int | None = None
+    ) -> NDArray[np.int64]:
+        """Return the indices of all steps' samples: shuffled passes (grouping "none"), or those of `grouped_order`."""
+        if grouping == "none":
+            return shuffled_passes(steps * batch, len(self), (seed,))
         kinds = np.array([len(sample.images) for sample in self.samples])
         if self.encoder.family != "mllama":  # which needs the same number of images in all samples of a pass
             kinds = np.minimum(kinds, 1)
-        return grouped_order(kinds, np.array([sample.words for sample in self.samples]), batch, steps, seed)
+        lengths = np.array([sample.words for sample in self.samples])
+        return grouped_order(kinds, lengths, batch, steps, seed, micro_batch)
 
 
 def grouped_order(
-    kinds: NDArray[np.int64], lengths: NDArray[np.int64], batch: int, steps: int, seed: int
+    kinds: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    batch: int,
+    steps: int,
+    seed: int,
+    micro_batch: int | None = None,
 ) -> NDArray[np.int64]:
     """Return an order in which the samples of a step are of one kind, sorted by length.
 
-    So all devices have images in a step or none has, and there is little padding (LLaVA's group_by_modality_length).
-    Each sample comes once before any comes twice; the rests of the kinds make mixed steps at the end.
+    So all devices have images in a step or none has, and there is little padding. Each sample comes once before any
+    comes twice; the rests of the kinds make mixed steps at the end. With micro-batches it is LLaVA's
+    group_by_modality_length (haotian-liu/LLaVA, llava/train/llava_trainer.py), but for the place of the mixed steps:
+    micro-batches of a step have about the same length in total.
 
     Args:
         kinds: [samples]; samples of one kind may share a step.
         lengths: [samples] in any unit.
+        micro_batch: samples of a micro-batch, if the loss is averaged over these.
 
     Returns:
         [steps * batch] indices of samples.
@@ -153,7 +168,19 @@ def grouped_order(
             fill = rng.choice(len(kinds), max(0, missing * batch - len(rests)))
             found += np.split(np.concatenate([rests, fill])[: missing * batch], missing)
         made += found[: steps - len(made)]
-    return np.concatenate([part[np.argsort(-lengths[part], kind="stable")] for part in made])
+    longest_first = [part[np.argsort(-lengths[part], kind="stable")] for part in made]
+    return np.concatenate([_balanced(part, lengths, micro_batch) if micro_batch else part for part in longest_first])
+
+
+def _balanced(longest_first: NDArray[np.int64], lengths: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Return samples in micro-batches: one after the other goes to that of the smallest total that is not full."""
+    parts: list[list[int]] = [[] for _ in range(len(longest_first) // size)]
+    totals = np.zeros(len(parts))
+    for index in longest_first:
+        smallest = int(totals.argmin())
+        parts[smallest].append(index)
+        totals[smallest] = np.inf if len(parts[smallest]) == size else totals[smallest] + lengths[index]
+    return np.concatenate(parts)
 
 
 def collate(samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -181,7 +208,7 @@ def _padded(tensor: Tensor, sizes: Sequence[int], fill: int) -> Tensor:
 
 
 def answer_loss(model: Any, batch: Mapping[str, Any]) -> Tensor:
-    """Return the cross-entropy of the answers' tokens, in nats, summed.
+    """Return the cross-entropy of the answers' tokens, in nats, summed, with the weights [samples] of a batch if any.
 
     Logits are computed only at positions where a sample of the batch has an answer: with a vocabulary of 128,000, the
     logits of all tokens would be most of a step's memory.
@@ -191,11 +218,14 @@ def answer_loss(model: Any, batch: Mapping[str, Any]) -> Tensor:
 
 
 def _loss(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
-    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "weights")}
     targets = batch["labels"][:, 1:]
     positions = (targets != IGNORED).any(0).nonzero()[:, 0]
-    logits = model(**inputs, use_cache=False, logits_to_keep=positions).logits
-    return nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets[:, positions].flatten(), reduction="sum")
+    logits = model(**inputs, use_cache=False, logits_to_keep=positions).logits.float()
+    targets = targets[:, positions]
+    if "weights" not in batch:
+        return nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+    return nn.functional.cross_entropy(logits.mT, targets, reduction="none").sum(1) @ batch["weights"]
 
 
 def split_batch(batch: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
@@ -213,11 +243,11 @@ def split_batch(batch: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
         for name in ("pixel_values", IMAGES_OF_SAMPLE, "aspect_ratio_mask"):
             part[name] = part[name][:, :number]
         part["cross_attention_mask"] = part["cross_attention_mask"][:, :, :number]
-        text_inputs = ("input_ids", "attention_mask", "labels")
-        parts.append(part if number else {name: part[name] for name in text_inputs})
+        of_images = ("pixel_values", IMAGES_OF_SAMPLE, "aspect_ratio_mask", "cross_attention_mask")
+        parts.append(part if number else {name: part[name] for name in part if name not in of_images})
     return parts
 
 
-def count_answer_tokens(batch: Mapping[str, Tensor]) -> int:
-    """Return the number of tokens of a batch that have a label."""
-    return int((batch["labels"][:, 1:] != IGNORED).sum())
+def count_answer_tokens(batch: Mapping[str, Tensor]) -> list[int]:
+    """Return the number of tokens of each sample of a batch that have a label."""
+    return [int(count) for count in (batch["labels"][:, 1:] != IGNORED).sum(1)]

@@ -167,7 +167,7 @@ class PackedDataset:
         answers = np.concatenate([row * length + self.answers[index] for row, index in enumerate(indices)])
         return {
             "rows": torch.tensor(indices), "length": length, "answers": torch.from_numpy(answers),
-            "items": len(answers),
+            "items": [len(self.answers[index]) for index in indices],
         }  # fmt: skip
 
     def batch(self, indices: Tensor, length: int) -> RowBatch:
@@ -227,7 +227,10 @@ class PackedLlava:
             with self.autocast:
                 logits = self.answer_logits(packed, batch["answers"])
             target = packed.target.flatten()[batch["answers"]]
-            return nn.functional.cross_entropy(logits.float(), target, reduction="sum")
+            if (weights := batch.get("weights")) is None:
+                return nn.functional.cross_entropy(logits.float(), target, reduction="sum")
+            nats = nn.functional.cross_entropy(logits.float(), target, reduction="none")
+            return nats @ weights[batch["answers"] // batch["length"]]
 
         return loss
 

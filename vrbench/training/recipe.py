@@ -45,6 +45,13 @@ Subset = Annotated[
     Literal["stratified", "uniform"], Field(description="Draw the share from each source, or from all samples alike.")
 ]
 SaveEvery = Annotated[int, Field(ge=0, description="Steps between saved states; 0 saves none.")]
+Grouping = Annotated[
+    Literal["modality", "none"],
+    Field(description="Each step's samples are with images or all without, or any in random order."),
+]
+Workers = Annotated[
+    int | None, Field(ge=0, description="Processes that load samples; none: up to 8 on a GPU, 0 on a CPU.")
+]
 
 
 class GeneratedScenes(RecipeSection):
@@ -71,6 +78,8 @@ class GeneratedScenes(RecipeSection):
 class ConversationFile(RecipeSection):
     """A JSON file of conversations in LLaVA's format, and the folder of their images."""
 
+    added_later = ("grouping", "workers")
+
     conversations: str = Field(
         description="JSON or JSON lines file, such as llava_v1_5_mix665k.json; '' leaves it to be set."
     )
@@ -80,10 +89,14 @@ class ConversationFile(RecipeSection):
     length: MaxTokens = 2048
     pad_square: PadSquare = False
     most_left_out: MaxInvalid = 0.01
+    grouping: Grouping = "modality"
+    workers: Workers = None
 
 
 class HubConversations(RecipeSection):
     """A data set of conversations on the hub, or in a local mirror of it."""
+
+    added_later = ("grouping", "workers")
 
     hub: str = Field(description="Name of the data set.")
     config: str | None = Field(default=None, description="Its configuration.")
@@ -99,6 +112,8 @@ class HubConversations(RecipeSection):
     length: MaxTokens = 2048
     pad_square: PadSquare = False
     most_left_out: MaxInvalid = 0.01
+    grouping: Grouping = "modality"
+    workers: Workers = None
 
 
 DATA_SECTIONS: dict[str, type[RecipeSection]] = {
@@ -144,7 +159,7 @@ class TuneStage(RecipeSection):
 
     added_later = (
         "tuning", "modules", "sampling", "every", "epochs", "accumulate", "schedule", "weight_decay", "checkpointing",
-        "save_every", "beta2",
+        "save_every", "beta2", "average", "micro_batch",
     )  # fmt: skip
 
     layers: str = Field(
@@ -164,6 +179,13 @@ class TuneStage(RecipeSection):
     epochs: float | None = Field(default=None, gt=0, description="Passes over the data.")
     batch: int = Field(gt=0, description="Samples (images with their questions) in a step, over all devices.")
     accumulate: int = Field(default=1, gt=0, description="Gradient accumulation: parts that a step is computed in.")
+    average: Literal["tokens", "micro-batches"] = Field(
+        default="tokens",
+        description="The loss of a step: the mean over its answer tokens, or over micro-batches of each one's mean.",
+    )
+    micro_batch: int | None = Field(
+        default=None, gt=0, description="Samples of a micro-batch, for `average: micro-batches`."
+    )
     lr: float = Field(gt=0, description="Peak learning rate of the layers.")
     lr_projector: float = Field(ge=0, description="Peak learning rate of the projector; 0 freezes it.")
     schedule: Literal["cosine", "linear", "constant"] = Field(
@@ -187,6 +209,7 @@ class TuneStage(RecipeSection):
             errors.append("tune needs either steps or epochs")
         if self.batch % self.accumulate:
             errors.append(f"tune.batch is {self.batch}, which is not a multiple of tune.accumulate = {self.accumulate}")
+        errors += self._average_errors()
         if self.tuning == "lora" and not no_layers and (self.rank is None or self.alpha is None):
             errors.append("tune.rank and tune.alpha are needed for tuning 'lora'")
         if self.tuning == "weights" and self.modules != "all":
@@ -198,6 +221,16 @@ class TuneStage(RecipeSection):
         if errors:
             raise ValueError("\n".join(errors))
         return self
+
+    def _average_errors(self) -> list[str]:
+        if self.average == "tokens":
+            needless = f"tune.micro_batch is {self.micro_batch}, which needs tune.average = micro-batches"
+            return [] if self.micro_batch is None else [needless]
+        if self.micro_batch is None:
+            return ["tune.average is 'micro-batches', which needs tune.micro_batch, the number of samples of each"]
+        if self.batch % self.micro_batch:
+            return [f"tune.batch is {self.batch}, which is not a multiple of tune.micro_batch = {self.micro_batch}"]
+        return []
 
     def steps_for(self, samples: int, extra: int = 0) -> int:
         """Return the optimizer steps: as stated, or what the epochs come to.
@@ -222,7 +255,7 @@ STAGES: dict[str, type[RecipeSection]] = {"tower": TowerStage, "align": AlignSta
 class TrainRecipe(RecipeSection):
     """One training run: either tower and projector of a new base, or the tuning of layers of an existing one."""
 
-    added_later = ("stage",)
+    added_later = ("stage", "warmup_from_zero", "tf32")
 
     name: str = Field(description="Name of the recipe.")
     makes: str = Field(description="Id of the checkpoint that it makes.")
@@ -235,6 +268,10 @@ class TrainRecipe(RecipeSection):
         default="bfloat16", description="Type of the computation and of the written weights; masters are float32."
     )
     warmup: float = Field(default=0.04, ge=0, lt=1, description="Share of the steps with a rising learning rate.")
+    warmup_from_zero: bool = Field(
+        default=False, description="The first step's rate is 0, as with transformers' schedulers; else one step's rise."
+    )
+    tf32: bool = Field(default=False, description="TF32 for what is computed in float32, on GPUs that have it.")
     clip: float = Field(default=1.0, gt=0, description="Largest gradient norm.")
     data: DataSection = Field(description="The training data.")
     tower: TowerStage | None = Field(default=None, description="Stage 'tower'; goes with 'align'.")

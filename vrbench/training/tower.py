@@ -87,7 +87,7 @@ def train_tower(
         pixels = scale_pixels(batch["pixels"])
         pixels = pixels + stage.noise * torch.randn_like(pixels)
         with autocast:
-            return model.loss(pixels, batch["targets"]) * batch["items"]
+            return model.loss(pixels, batch["targets"]) * len(pixels)
 
     parts = [images, *([extra] if extra else [])]
     samples: ConcatDataset[Any] = ConcatDataset(
@@ -105,7 +105,7 @@ def train_tower(
 def _collate(samples: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
     """Return pixels [n, side, side, 3] and labels [n, patches, heads]; each image is one item."""
     pixels, labels = default_collate(samples)
-    return {"pixels": pixels, "targets": labels, "items": len(samples)}
+    return {"pixels": pixels, "targets": labels, "items": [1] * len(samples)}
 
 
 def _order(recipe: TrainRecipe, images: int, extra: int) -> NDArray[np.int64]:

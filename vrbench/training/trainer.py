@@ -1,15 +1,17 @@
 """Training with transformers' Trainer: any model, any samples, one summed loss; resumable, on one device or many.
 
 The Trainer provides the loop, the distribution (DDP, FSDP2, DeepSpeed by accelerate's own configuration) and the saved
-states. Added here: the order of the samples, a loss that is the mean over a whole step's items however the step is
-split, the learning rates, an error for a loss that is not finite, and no synchronization with a GPU between steps.
+states. Added here: the order of the samples, a loss that is the mean over a whole step's items (or over its
+micro-batches) however the step is split, the learning rates, an error for a loss that is not finite, and no
+synchronization with a GPU between steps.
 """
 
 from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,7 @@ BETA1 = 0.9
 """Of AdamW."""
 
 Loss = Callable[[Any, dict[str, Any]], Tensor]
-"""(model, batch) -> the loss summed over the batch's items, a scalar."""
+"""(model, batch) -> the loss summed over the batch's items, a scalar; weighted if the batch has "weights" [samples]."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class TrainingData:
 
     Attributes:
         samples: anything with `samples[index]`.
-        collate: samples -> batch; its key "items" is the number of items (answer tokens) that the loss is the mean of.
+        collate: samples -> batch; its key "items" lists each sample's number of items (answer tokens), whose mean the
+            loss is.
         order: indices of samples, steps * batch of them.
         tokens: of the longest row, for messages.
         measure: returns what the lineage reports about the trained model, such as the share of correct dev answers.
@@ -80,6 +83,7 @@ class TrainingConfig:
         seed: of what is random inside of the model (dropout).
         state: folder of the saved states; an interrupted training resumes from the newest of them.
         samples_layers: whether layers take turns in being trained.
+        micro_batch: samples of a micro-batch, of whose mean losses the step's is the mean; none: of items alone.
     """
 
     label: str
@@ -95,23 +99,34 @@ class TrainingConfig:
     state: Path | None = None
     samples_layers: bool = False
     beta2: float = 0.98
+    micro_batch: int | None = None
+    warmup_from_zero: bool = False
+    tf32: bool = False
 
     @classmethod
     def from_recipe(
         cls, recipe: TrainRecipe, label: str, stage: TowerStage | AlignStage | TuneStage, steps: int, state: Path | None
     ) -> TrainingConfig:
         """Return the settings that a recipe has for one of its stages."""
-        own = {name: getattr(stage, name) for name in ("accumulate", "schedule", "beta2") if hasattr(stage, name)}
+        names = ("accumulate", "schedule", "beta2", "micro_batch")
+        own = {name: getattr(stage, name) for name in names if hasattr(stage, name)}
         return cls(
             label, steps, stage.batch, warmup=recipe.warmup, clip=recipe.clip, seed=recipe.seed, dtype=recipe.dtype,
-            save_every=stage.save_every, state=state, samples_layers=bool(getattr(stage, "sampling", None)), **own,
+            save_every=stage.save_every, state=state, samples_layers=bool(getattr(stage, "sampling", None)),
+            warmup_from_zero=recipe.warmup_from_zero, tf32=recipe.tf32, **own,
         )  # fmt: skip
 
     def rate(self, step: int) -> float:
-        """Return the share of the peak rate at a step, counted from 0: a linear rise, then the schedule."""
-        rising = max(1, round(self.steps * self.warmup))
+        """Return the share of the peak rate at a step, counted from 0: a linear rise, then the schedule.
+
+        With `warmup_from_zero` it is that of transformers' schedulers.
+        """
+        if self.warmup_from_zero:
+            rising = math.ceil(self.steps * self.warmup)
+        else:
+            rising = max(1, round(self.steps * self.warmup))
         if step < rising:
-            return (step + 1) / rising
+            return (step + (not self.warmup_from_zero)) / rising
         if self.schedule == "constant":
             return 1.0
         left = 1 - (step - rising) / max(1, self.steps - rising)
@@ -201,10 +216,22 @@ class _Trainer(Trainer):
         return self.lr_scheduler
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
-        here = sum(int(batch["items"]) for batch in batch_samples)
+        if self.config.micro_batch:
+            for batch, weights in zip(batch_samples, self._sample_weights(batch_samples, device), strict=True):
+                batch["weights"] = weights
+            return 1  # the weights are those of a mean
+        here = sum(sum(batch["items"]) for batch in batch_samples)
         if self.args.world_size == 1:
             return here  # a plain number needs no synchronization with the GPU
         return self.accelerator.reduce(torch.tensor(here, device=device), reduction="sum")
+
+    def _sample_weights(self, batches: list[Any], device: torch.device) -> Tensor:
+        """Return the weights of this process's samples, [parts, samples of a part]; those of a step lie in turn."""
+        assert self.config.micro_batch
+        here, processes = torch.tensor([batch["items"] for batch in batches], device=device), self.args.world_size
+        items = self.accelerator.gather(here).view(processes, *here.shape).transpose(0, 1)  # as the samples are dealt
+        weights = micro_batch_weights(items.flatten(), self.config.micro_batch)
+        return weights.view_as(items)[:, self.args.process_index]
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         if self.model.is_sharded:
@@ -215,6 +242,20 @@ class _Trainer(Trainer):
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.monitor.add(self.state.global_step, loss)
         return loss
+
+
+def micro_batch_weights(items: Tensor, size: int) -> Tensor:
+    """Return the weights that make a sum over a step's items the mean over micro-batches of each one's mean.
+
+    Args:
+        items: [samples] of a step, the number of each one's items.
+        size: samples of a micro-batch.
+
+    Returns:
+        [samples], each the weight of all of its items.
+    """
+    totals = items.view(-1, size).sum(1).clamp(min=1)
+    return (1 / (totals * len(totals))).repeat_interleave(size)
 
 
 def shuffled_passes(count: int, samples: int, seed: Iterable[int]) -> NDArray[np.int64]:
@@ -267,7 +308,8 @@ def fit(
         _refuse_zero3(trainer)
         monitor.accelerator = trainer.accelerator
         try:
-            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+            with _tf32(config.tf32 and device.type == "cuda"):
+                trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -281,6 +323,17 @@ def fit(
             monitor.close()
     model.eval()
     return monitor.all_losses()
+
+
+@contextmanager
+def _tf32(is_on: bool) -> Iterator[None]:
+    """Let a GPU multiply float32 matrices in TF32; its convolutions do so by torch's default."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if is_on else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def gather_shards(model: nn.Module) -> dict[str, Tensor] | None:
