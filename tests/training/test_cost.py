@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests import tiny
 from tests.training import packed
 from tests.training.packed import CPU, TURNS
+from vrbench.checkpoints.llava_shapes import llava_shapes
+from vrbench.checkpoints.overlay_validation import checkpoint_shapes
+from vrbench.checkpoints.parameter_names import canonical_name
+from vrbench.checkpoints.random_shapes import RANDOM_SHAPES
 from vrbench.core.layers import LayerSet
+from vrbench.training.cost import Rows, TuneCost, peak_memory
+from vrbench.training.estimate import duration
+from vrbench.training.gpu_peaks import peak_flops
 from vrbench.training.packing import EncodedImages
 from vrbench.training.pocket_data import packed_data
-from vrbench.training.prepare import TrainingSetup, count_trainable
+from vrbench.training.profile_results import ProfileRow, load_profile
 from vrbench.training.recipe import GeneratedScenes, TrainRecipe, TuneStage
 from vrbench.training.stages import tune
 from vrbench.training.trainable import LayerSampling, add_lora, parameter_groups, sample_layers, unfreeze
@@ -171,7 +180,8 @@ def test_the_parameters_that_are_told_beforehand_are_those_that_learn(changes: d
     groups = parameter_groups(model, layers, of)
     unfreeze(model, groups, torch.float32)
     learning_ones = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert sum(count_trainable(TrainingSetup(resolve_checkpoint(str(tiny_llava)), layers), of)) == learning_ones
+    cost = TuneCost(checkpoint_shapes(resolve_checkpoint(str(tiny_llava))), "llava", layers, of)
+    assert cost.trained_layers + cost.trained_projector == learning_ones
     assert learning_ones == sum(p.numel() for group in groups for p in group.parameters)
 
 
@@ -207,3 +217,57 @@ def test_frozen_weights_of_the_llm_are_in_the_compute_type_and_all_others_keep_t
         "tuned": {(torch.float32, True)}, "frozen layer": frozen, "embedding": frozen, "head": frozen,
         "tower": kept, "projector": kept,
     }  # fmt: skip
+
+
+MEASURED = Path(__file__).parents[2] / "leaderboards/reproduce/pocket/profile.json"
+
+
+@pytest.mark.parametrize("row", [row for row in load_profile(MEASURED) if row.kind == "train"], ids=lambda row: row.key)
+def test_memory_and_flops_are_estimated_as_they_were_measured(row: ProfileRow) -> None:
+    """At the true shapes on one H200; the shares of its peak are those that a GPU can have."""
+    shapes = llava_shapes(*RANDOM_SHAPES[row.shape])
+    shapes = {name: shape for name, shape in shapes.items() if "vision" not in name}  # it measured none
+    of = settings(
+        layers=row.indices, tuning=row.tuning, rank=row.rank, alpha=row.alpha, dropout=row.dropout or 0,
+        checkpointing=row.checkpointing, lr_projector=1.0,
+    )  # fmt: skip
+    masters = {"float32": 4, "bfloat16": 2}[row.masters]
+    cost = TuneCost(shapes, "llava", LayerSet.parse(row.indices, row.depth), of, master=masters)
+    rows = Rows(row.batch, 1, row.tokens, row.answer_tokens / row.tokens, row.image_tokens)
+    assert row.peak_gib and row.seconds_per_step
+    assert cost.trained_layers + cost.trained_projector == row.trainable
+    assert peak_memory(cost.memory(rows)) / 2**30 == pytest.approx(row.peak_gib, rel=0.09)
+    flops, peak = cost.flops(rows), peak_flops(row.device)
+    assert peak and 0.26 < flops.computed / row.seconds_per_step / peak < 0.51
+    assert (flops.needed < flops.computed) == row.checkpointing
+
+
+def test_flops_are_those_that_torch_counts() -> None:
+    """All but attention's, which its counter does not see on a CPU."""
+    of = settings(layers="all", lr_projector=1.0)
+    study = Study(of, LayerSet.all(DEPTH))
+    unfreeze(study.model, parameter_groups(study.model, study.layers, of), torch.float32)
+    batch = study.data.collate([0, 1])
+    with FlopCounterMode(display=False) as counter:
+        study.data.loss(study.model, batch).backward()
+    shapes = {canonical_name(name): tuple(p.shape) for name, p in tiny.llava(depth=DEPTH).named_parameters()}
+    cost = TuneCost({n: s for n, s in shapes.items() if "vision" not in n}, "llava", study.layers, of, size=4)
+    tokens, images = batch["length"], study.images.features.shape[1]
+    rows = Rows(2, 1, tokens, len(batch["answers"]) / 2 / tokens, images)
+    attention = 2 * DEPTH * 6 * tokens**2 * cost.hidden
+    assert cost.flops(rows).needed - attention == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(37.4, "0 min 37 s"), (3599.6, "1 h 0 min"), (12000, "3 h 20 min"), (200000, "2 d 7 h")]
+)
+def test_times_are_told_in_two_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [("NVIDIA H200", 989e12), ("NVIDIA H100 PCIe", 756e12), ("NVIDIA L40S", 362e12), ("NVIDIA T4", None)],
+)
+def test_peaks_are_found_by_name(name: str, peak: float | None) -> None:
+    assert peak_flops(name) == peak

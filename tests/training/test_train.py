@@ -239,7 +239,7 @@ class TestDryRun:
         parts = f"({layers:,} in the layers, {projector:,} in the projector)"
         for line in (
             "schedule: cosine", "# layers: 2 of 4: 0 2", "# steps: 2, of 4 samples each",
-            f"# trainable parameters: {layers + projector:,} {parts}",
+            f"# trainable parameters: {layers + projector:,} {parts}", "# memory, estimated: ", "# time, estimated: ",
         ):  # fmt: skip
             assert line in told
         assert not (tmp_path / "out").exists()

@@ -28,7 +28,7 @@ def train(
         bool, typer.Option("--resume", help="Resume the interrupted training in --out; an error if there is none.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the resolved recipe, layers, parameters and steps; train nothing.")
+        bool, typer.Option("--dry-run", help="Print recipe, layers, steps, estimated memory and time; train nothing.")
     ] = False,
 ) -> None:
     """Train a checkpoint with a recipe.

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vrbench.checkpoints.checkpoint import Checkpoint
-from vrbench.checkpoints.families import projector_names
 from vrbench.checkpoints.lineage import LINEAGE_FILE, TRAINING_STATES
-from vrbench.checkpoints.overlay_validation import checkpoint_shapes
-from vrbench.checkpoints.parameter_names import layer_index
 from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
 from vrbench.core.errors import collect_errors, raise_errors
 from vrbench.core.io import validate_output
@@ -18,7 +14,9 @@ from vrbench.core.layers import LayerSet, select_layers
 from vrbench.models.resolve import resolve_checkpoint
 from vrbench.training.checkpoint_folder import saved_progress, validate_states
 from vrbench.training.conversation_sets import ConversationSet, read_conversations, select_share
-from vrbench.training.recipe import GeneratedScenes, TrainRecipe, TuneStage
+from vrbench.training.conversations import Conversation
+from vrbench.training.estimate import describe, tune_cost
+from vrbench.training.recipe import GeneratedScenes, TrainRecipe
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,8 @@ def padding_errors(base: Checkpoint) -> list[str]:
 
 
 def dry_run(recipe: TrainRecipe, out: Path, must_resume: bool = False) -> str:
-    """Describe a run without training: the resolved recipe, its layers, trainable parameters, data and steps.
+    """Describe a run without training: the resolved recipe, its layers, trainable parameters, data, steps, memory
+    and time.
 
     Raises:
         VrbenchError: see `prepare`.
@@ -104,36 +103,31 @@ def dry_run(recipe: TrainRecipe, out: Path, must_resume: bool = False) -> str:
         lines.append(f"# steps: {recipe.tower.steps} (tower) and {recipe.align.steps} (align)")
         return "\n".join(lines)
     assert recipe.tune is not None
-    layers, projector = count_trainable(setup, recipe.tune)
-    indices = " ".join(str(i) for i in setup.layers) or "none"
+    cost, used = tune_cost(recipe, setup.base, setup.layers), _used_samples(recipe, setup)
+    steps, indices = _count_steps(recipe, len(used)), " ".join(str(i) for i in setup.layers) or "none"
+    layers, projector = cost.trained_layers, cost.trained_projector
+    about = "about " if used and recipe.tune.epochs else ""
     lines += [
         f"# base: {setup.base.id}, {setup.base.family}, {setup.base.depth} decoder layers",
         f"# layers: {len(setup.layers)} of {setup.base.depth}: {indices}",
         f"# trainable parameters: {layers + projector:,} ({layers:,} in the layers, {projector:,} in the projector)",
         *([f"# data: {setup.conversations.summary()}"] if setup.conversations else []),
-        f"# steps: {_steps(recipe, setup)}, of {recipe.tune.batch} samples each",
+        f"# steps: {about}{steps:,}, of {recipe.tune.batch} samples each",
+        *(f"# {line}" for line in describe(recipe, cost, used, steps)),
     ]
     return "\n".join(lines)
 
 
-def _steps(recipe: TrainRecipe, setup: TrainingSetup) -> str:
+def _used_samples(recipe: TrainRecipe, setup: TrainingSetup) -> list[Conversation]:
+    """Return the conversations that a recipe uses; none where images are generated."""
+    if isinstance(recipe.data, GeneratedScenes):
+        return []
+    assert setup.conversations is not None  # as `prepare` has it for conversations
+    return select_share(setup.conversations.samples, recipe.data, recipe.seed)
+
+
+def _count_steps(recipe: TrainRecipe, samples: int) -> int:
     assert recipe.tune is not None
     if isinstance(recipe.data, GeneratedScenes):
-        return f"{recipe.tune.steps_for(recipe.data.used, recipe.data.easy_vqa_images(recipe.tune.batch)):,}"
-    if recipe.tune.steps:
-        return f"{recipe.tune.steps:,}"
-    assert setup.conversations is not None  # as `prepare` has it for conversations
-    return f"about {recipe.tune.steps_for(len(select_share(setup.conversations.samples, recipe.data, recipe.seed))):,}"
-
-
-def count_trainable(setup: TrainingSetup, settings: TuneStage) -> tuple[int, int]:
-    """Return the number of trained parameters (in the layers, in the projector), from the stored shapes alone."""
-    shapes = checkpoint_shapes(setup.base)
-    inside = {name: shape for name, shape in shapes.items() if layer_index(name) in setup.layers.indices}
-    if settings.tuning == "lora":
-        adapted = [shape for name, shape in inside.items() if len(shape) == 2 and settings.adapts(name)]
-        layers = (settings.rank or 0) * sum(sum(shape) for shape in adapted)
-    else:
-        layers = sum(math.prod(shape) for shape in inside.values())
-    names = projector_names(setup.base.family, shapes) if settings.lr_projector else ()
-    return layers, sum(math.prod(shapes[name]) for name in names)
+        return recipe.tune.steps_for(recipe.data.used, recipe.data.easy_vqa_images(recipe.tune.batch))
+    return recipe.tune.steps_for(samples)
