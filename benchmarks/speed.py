@@ -6,7 +6,8 @@
 Models have random weights at true shape (`random/...`), so that no answer ends early and every way does the same work:
 each answer has exactly its maximum number of tokens. Times run from weights loaded to responses stored, all work of the
 processor included. "first" is the first run of the process, with everything that is prepared once; "again" is the
-second, with an empty answer store. Peers run with their own settings after a run that is not counted.
+second, with an empty answer store. Peers run with their own settings after a run that is not counted. On a GPU the
+peak of allocated memory stands beside the plan: weights, keys and values of answers and shared prefixes, activations.
 
 | work | what it is | peers |
 |---|---|---|
@@ -118,6 +119,7 @@ class Measured:
         self.vlm.model.generation_config.eos_token_id = None  # with `generate` too
         self.model, self.tokenizer, self.device = self.vlm.model, self.vlm.tokenizer, self.vlm.device
         self.answered: list[Any] = []
+        self.weights = torch.cuda.memory_allocated() if self.device.type == "cuda" else 0
 
     def ours(
         self, work: str, requests: Sequence[Request], amount: int, unit: str, ways: Sequence[str] = WAYS
@@ -135,8 +137,14 @@ class Measured:
                 features = VisionFeatureCache(shared=False)
                 engine = InferenceEngine(self.vlm, store, features=features, show_progress=False)
                 seconds = self.timed(lambda engine=engine: self.answered.extend(engine.answer(requests)))  # type: ignore[misc]
-            peak = torch.cuda.max_memory_allocated() / 2**30 if self.device.type == "cuda" else 0
-            yield Line(work, way, amount, unit, seconds, f"peak {peak:.0f} GiB" * bool(peak))
+            yield Line(work, way, amount, unit, seconds, self.memory(engine.planned_bytes))
+
+    def memory(self, planned: int) -> str:
+        """The peak of allocated memory beside weights and what was planned besides them; empty on a CPU."""
+        if self.device.type != "cuda":
+            return ""
+        peak, planned = torch.cuda.max_memory_allocated(), self.weights + planned
+        return f"peak {peak / 2**30:.1f} GiB, {peak / planned:.2f} of the {planned / 2**30:.1f} planned"
 
     def timed(self, action: Callable[[], Any]) -> float:
         """Wall time of an action and of all that it started on the GPU."""

@@ -13,7 +13,7 @@ from vrbench.models import generation, packing
 from vrbench.models.decoding import StopCriteria
 from vrbench.models.generation import AnswerGenerator
 from vrbench.models.llava_model import LlavaModel
-from vrbench.models.memory_budget import MemoryBudget
+from vrbench.models.memory_budget import MemoryBudget, activation_bytes, token_bytes
 from vrbench.models.packed_inference import LogLikelihoods
 from vrbench.models.packing import PackedSequence, one_row_per_sequence, pack_with_prefixes
 from vrbench.models.prompt_reading import PackedPrompts
@@ -128,3 +128,18 @@ def test_a_budget_shrinks_with_what_was_tried_down_to_one_row() -> None:
     assert budget.slots(10) == 50
     budget.passed(3, 300)
     assert budget.shrink() and (budget.rows, budget.kept_tokens, budget.pass_tokens) == (25, 250, 150)
+
+
+def test_a_budget_plans_the_memory_of_answers_and_passes(vlm: LlavaModel, short_prefixes: None) -> None:
+    budget = MemoryBudget(None, 4096, 10**6, token_bytes=100, activation_bytes=7)
+    budget.take_rows([PackedSequence((1, 2, 3), [4, 5], [0, 1], [2, 2], {n: [0, 1]}) for n in range(4)], True)
+    assert budget.planned_bytes == 3 * 100 + 8 * 7
+    rows = one_row_per_sequence(prompts(vlm))
+    generator = AnswerGenerator(vlm, PackedPrompts(vlm, rows), dict.fromkeys(range(len(rows)), StopCriteria(6)), budget)
+    slots, longest = len(rows), max(len(row) for row in rows)
+    assert len([found for done in generator for found in done]) == slots
+    assert budget.planned_bytes == generator._cache.length * slots * 100 + slots * longest * 7
+    budget.take([5, 5])
+    assert budget.planned_bytes > budget.activation_bytes * 10, "the most so far"
+    planned = MemoryBudget.of(vlm)
+    assert planned.token_bytes == token_bytes(vlm) and planned.activation_bytes == activation_bytes(vlm) > 0

@@ -130,6 +130,11 @@ class InferenceEngine:
             raise
 
     @property
+    def planned_bytes(self) -> int:
+        """The most memory besides the weights that passes, with keys and values of answers, were planned to take."""
+        return self._budget.planned_bytes
+
+    @property
     def answered(self) -> list[AnswerProvenance]:
         """When and with what all responses so far were computed: first those stored before, then the others."""
         return [

@@ -69,6 +69,7 @@ class AnswerGenerator:
     def _make_slots(self, count: int, length: int) -> None:
         self._owners: list[int | None] = [None] * count
         self._cache = SlotCache(count, length, self._vlm.device)
+        self._budget.keep(count * length)
         self._tokens = torch.zeros(count, dtype=torch.long, device=self._vlm.device)
         self._penalty = None if self._choice.penalty is None else RepetitionPenalty(self._choice.penalty, count)
         self._step = _Step(self._vlm, self._cache, self._tokens, self._penalty)
