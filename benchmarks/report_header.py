@@ -10,7 +10,15 @@ from pathlib import Path
 
 from vrbench.core.provenance import PACKAGES, commit_of, package_version
 
-FOLDERS = {"--data-root": "DATA", "--work": "", "--report": "", "--folder": "", "--out": ""}
+FOLDERS = {
+    "--data-root": "DATA",
+    "--originals": "DIR",
+    "--tokenizers": "DIR",
+    "--work": "",
+    "--report": "",
+    "--folder": "",
+    "--out": "",
+}
 """Options whose values are the machine's own -> what stands for them; nothing where the result is the same anyway."""
 
 

@@ -14,8 +14,7 @@ from PIL import Image
 
 from tests import tiny
 from tests.training.conversation_samples import FAMILY, LATER, ONE, SEVERAL, TWO, WORDS, loaded, sample
-from vrbench.checkpoints.prompts import LLAVA_SYSTEM
-from vrbench.conversion.tokenizer import TEMPLATE
+from vrbench.checkpoints.prompts import vicuna_template
 from vrbench.core.errors import VrbenchError
 from vrbench.models.load import load_vlm
 from vrbench.models.resolve import resolve_checkpoint
@@ -187,7 +186,7 @@ def test_vicuna_where_there_is_no_template() -> None:
 
 
 def test_converted_checkpoints_are_trained_as_llava_s_code_writes_conversations() -> None:
-    vlm = with_template(TEMPLATE.replace("SYSTEM", LLAVA_SYSTEM).replace("END", "</s>"))
+    vlm = with_template(vicuna_template("</s>"))
     row = encoded(vlm, SEVERAL)[0]
     shown = "<image>" * vlm.image_tokens
     assert vlm.tokenizer.decode(row["input_ids"][0]) == (

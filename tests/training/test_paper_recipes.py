@@ -13,6 +13,7 @@ from tests import tiny
 from tests.training.conversation_samples import ONE
 from tests.training.test_families_tuned import conversations
 from vrbench.checkpoints.checkpoint import ADAPTER
+from vrbench.checkpoints.prompts import vicuna_template
 from vrbench.checkpoints.safetensors_index import read_header
 from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.core.layers import select_layers
@@ -68,8 +69,9 @@ def test_what_is_left_to_be_set_is_told(tmp_path: Path) -> None:
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    """A tiny LLaVA that is shown images padded to squares, as converted LLaVA-1.5 and Bunny are."""
+    """A tiny LLaVA that is prompted, and shown images padded to squares, as converted LLaVA-1.5 and Bunny are."""
     folder = tiny.save_llava(tmp_path / "base")
+    (folder / "chat_template.jinja").write_text(vicuna_template("</s>"))
     side = {"height": tiny.SIDE, "width": tiny.SIDE}
     LlavaImageProcessorPil(do_pad=True, size=side, crop_size=side).save_pretrained(folder)
     return folder
@@ -95,14 +97,17 @@ def test_a_rehearsal_of_three_steps(tmp_path: Path, base: Path) -> None:
     given = {
         "base": str(base), "data.conversations": str(file), "data.images": str(images), "tune.layers": "1,3",
         "tune.steps": "3", "tune.batch": "8", "tune.accumulate": "4",
+        "data.most_left_out": "0.5",  # the paper's code takes one image a sample
     }  # fmt: skip
     told = dry_run(load("llava-1.5-7b-region", given | {"tune.steps": "null", "tune.epochs": "2"}), tmp_path / "out")
-    assert "mix.json: 5 of 5 samples" in told and "# steps: about 2, of 8 samples each" in told
+    assert (
+        "mix.json: 3 of 5 samples; skipped: 2 several images" in told and "# steps: about 1, of 8 samples each" in told
+    )
     out = train("llava-1.5-7b-region", tmp_path / "out", given, device="cpu")
     made = resolve_checkpoint(str(out))
     step = made.lineage[0].steps[-1]
     assert (step.layers, step.method, step.recipe, made.depth) == ("1,3", "lora", "llava-1.5-7b-region", 4)
-    assert json.loads(step.note)["steps"] == 3 and json.loads(step.note)["samples"] == 5
+    assert json.loads(step.note)["steps"] == 3 and json.loads(step.note)["samples"] == 3
     tuned = read_header(out / ADAPTER)
     assert len(tuned) == 2 * 7 * 2 and all(128 in tensor.shape for tensor in tuned.values())  # seven linears a layer
     assert all(".layers.1." in name or ".layers.3." in name for name in tuned)

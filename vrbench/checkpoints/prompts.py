@@ -17,6 +17,25 @@ from typing import Any
 from vrbench.core.errors import VrbenchError
 
 IMAGE = "<image>"
+VICUNA_TEMPLATE = (
+    "{% macro said(message) %}{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] if part['type'] == 'image' %}<image>\n{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
+    "{% endif %}{% endmacro %}"
+    "{% if messages[0]['role'] != 'system' %}SYSTEMGAP{% endif %}"
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{{ said(message) }}GAP"
+    "{% elif message['role'] == 'user' %}USER: {{ said(message) }}GAP"
+    "{% else %}ASSISTANT: {{ said(message) }}END{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+"""Images first, each with a line end; SYSTEM, END and GAP stand for the system message, the token that ends an answer,
+and what follows the system message and each question.
+
+LLaVA-1.5 and Bunny were trained with it and LLaVA's system message (vicuna_v1, bunny, phi3, llama of their code).
+"""
+
 LLAVA_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
@@ -91,14 +110,33 @@ def llava_text(tokenizer: Any, turns: Sequence[Turn], answered: bool = False) ->
     return rendered[0]
 
 
-def vicuna(tokenizer: Any, turns: Sequence[Turn], answered: bool = False) -> str:
+def vicuna(tokenizer: Any, turns: Sequence[Turn], answered: bool = False, separator: str = " ") -> str:
     """Write the conversation that LLaVA-1.5 was trained with (vicuna_v1 of its code)."""
-    text = f"{LLAVA_SYSTEM} "
+    text = f"{LLAVA_SYSTEM}{separator}"
     for number, turn in enumerate(turns, 1):
-        text += f"USER: {_with_marks(turn.question, turn.n_images)} ASSISTANT:"
+        text += f"USER: {_with_marks(turn.question, turn.n_images)}{separator}ASSISTANT:"
         if answered or number < len(turns):
             text += f" {turn.answer}{tokenizer.eos_token}"
     return text
+
+
+def vicuna_template(end: str, separator: str = " ") -> str:
+    """Return the chat template that writes what `vicuna` writes, with the token that ends an answer."""
+    parts = {"SYSTEM": LLAVA_SYSTEM, "GAP": separator, "END": end}
+    return re.sub("|".join(parts), lambda found: parts[found[0]], VICUNA_TEMPLATE)
+
+
+def vicuna_separator(tokenizer: Any) -> str | None:
+    """Return what follows the system message and each question in a tokenizer's prompts, if `vicuna` writes them.
+
+    It is " " in LLaVA-1.5 and Bunny, "" in Visual-Region's Bunny-Llama-3; None where prompts are written otherwise.
+
+    Raises:
+        VrbenchError: as `llava_text`.
+    """
+    turns = [Turn("What is it?", "A dog.", 1), Turn("Old?", "Yes.")]
+    written = llava_text(tokenizer, turns, answered=True)
+    return next((one for one in (" ", "") if vicuna(tokenizer, turns, True, one) == written), None)
 
 
 def qwen(processor: Any, turns: Sequence[Turn], answered: bool = False) -> str:

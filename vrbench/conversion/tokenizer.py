@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vrbench.checkpoints.prompts import IMAGE, LLAVA_SYSTEM
+from vrbench.checkpoints.prompts import IMAGE, vicuna_template
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import require_json
@@ -30,24 +30,6 @@ SENTENCEPIECE_FILE = "tokenizer.model"
 FILES = ("tokenizer.json", SENTENCEPIECE_FILE)
 RESERVED = "<|reserved_special_token_0|>"
 """Llama 3's first reserved token: it was never trained or generated, so it can become "<image>" without new weights."""
-
-TEMPLATE = (
-    "{% macro said(message) %}{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-    "{% for part in message['content'] if part['type'] == 'image' %}<image>\n{% endfor %}"
-    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
-    "{% endif %}{% endmacro %}"
-    "{% if messages[0]['role'] != 'system' %}SYSTEM {% endif %}"
-    "{% for message in messages %}"
-    "{% if message['role'] == 'system' %}{{ said(message) }} "
-    "{% elif message['role'] == 'user' %}USER: {{ said(message) }} "
-    "{% else %}ASSISTANT: {{ said(message) }}END{% endif %}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
-)
-"""Images first, each with a line end; SYSTEM and END stand for the system message and the token that ends an answer.
-
-LLaVA-1.5 and Bunny were trained with it and LLaVA's system message (vicuna_v1, bunny, phi3, llama of their code).
-"""
 
 PROBES = (
     "def f(x):\n    return {'a': x  +  1}\t# two  spaces\n\n\n| red  (B) |   12345   |\n|:---|---:|\n",
@@ -109,7 +91,7 @@ def convert_tokenizer(folder: Path, end: str, use_sentencepiece: bool) -> Conver
         pad_token=loaded.pad_token or loaded.unk_token or end, model_max_length=loaded.model_max_length,
         padding_side="left", clean_up_tokenization_spaces=False, extra_special_tokens=[IMAGE],
     )  # fmt: skip
-    tokenizer.chat_template = TEMPLATE.replace("SYSTEM", LLAVA_SYSTEM).replace("END", end)
+    tokenizer.chat_template = vicuna_template(end)
     unknown = loaded.unk_token
     return ConvertedTokenizer(tokenizer, image_id, None if unknown is None else inner.token_to_id(unknown))
 

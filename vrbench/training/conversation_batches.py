@@ -45,7 +45,7 @@ def conversation_data(recipe: TrainRecipe, found: ConversationSet, vlm: BaseVLM)
     """
     settings, tune = recipe.data, recipe.tune
     assert not isinstance(settings, GeneratedScenes) and tune is not None
-    encoder = ConversationEncoder(vlm, settings.length, settings.pad_square)
+    encoder = ConversationEncoder(vlm, settings.length, settings.pad_square, settings.style)
     data = EncodedConversations(select_share(found.samples, settings, recipe.seed), encoder)
     steps = tune.steps_for(len(data))
     order = data.order(tune.batch, steps, recipe.seed, settings.grouping, tune.micro_batch)
@@ -62,7 +62,7 @@ def conversation_data(recipe: TrainRecipe, found: ConversationSet, vlm: BaseVLM)
     return TrainingData(
         data, data.collate, answer_loss, order, settings.length,
         measure=lambda: {"samples": len(data), "of": found.total, "left_out": skipped}, workers=workers,
-        has_unused_parameters=not all(sample.images for sample in data.samples),
+        has_unused_parameters=not all(sample.shows_images for sample in data.samples),
     )  # fmt: skip
 
 

@@ -18,6 +18,8 @@ from vrbench.checkpoints.prompts import IMAGE, Turn, llava_text, starts_with_bos
 from vrbench.core.errors import VrbenchError
 from vrbench.models.processors import encode_with_images
 from vrbench.training.conversations import Conversation, TrainingImage
+from vrbench.training.original_format import IMAGE_PLACE, OriginalFormat
+from vrbench.training.recipe import Style
 from vrbench.training.trainer import IGNORED
 
 if TYPE_CHECKING:
@@ -38,12 +40,17 @@ MARK_BYTES = 64
 class ConversationEncoder:
     """Makes a family's inputs and labels; it holds no weights and can be sent to other processes."""
 
-    def __init__(self, vlm: BaseVLM, max_tokens: int = 2048, pad_square: bool = False) -> None:
+    def __init__(
+        self, vlm: BaseVLM, max_tokens: int = 2048, pad_square: bool = False, style: Style = "vrbench"
+    ) -> None:
         """Keep a model's tokenizer and processor; `pad_square` pads images as LLaVA-1.5 and Bunny do.
+
+        Args:
+            style: that in which the conversations were read.
 
         Raises:
             VrbenchError: the chat template drops parts of a conversation, or writes an answered question differently
-                from one that waits for its answer.
+                from one that waits for its answer, or is not the one of the style.
         """
         self.family, self.max_tokens, self.pad_square = vlm.family, max_tokens, pad_square
         self.tokenizer, self.image_processor = vlm.tokenizer, vlm.image_processor
@@ -52,6 +59,7 @@ class ConversationEncoder:
         self.image_tokens = int(getattr(vlm, "image_tokens", 0))
         self.image_id = int(vlm.model.config.image_token_id)
         self.single_turn = self.format is not None and self.format.prefix_lm
+        self.original = None if style == "vrbench" else OriginalFormat(vlm.tokenizer, max_tokens)
         self._added_tokens = tuple(str(token) for token in vlm.tokenizer.added_tokens_decoder.values())
         self._extra_tokens: dict[tuple[tuple[int, int], ...], int] = {}
         self._frame_bytes = MARK_BYTES
@@ -81,6 +89,8 @@ class ConversationEncoder:
         turns, images = sample.turns, sample.open_images()
         if self.pad_square:
             images = [pad_to_square(image, self.image_processor.image_mean) for image in images]
+        if self.original is not None and sample.messages is not None:
+            return self._encode_original(self.original, sample.messages, images)
         while turns:
             inputs = self._encode(turns, images, sample.location)
             image_places = (inputs["input_ids"][0] == self.image_id).nonzero()
@@ -92,12 +102,39 @@ class ConversationEncoder:
             images = images[: sum(turn.n_images for turn in turns)]
         return None
 
+    def _encode_original(
+        self, original: OriginalFormat, messages: Sequence[str], images: Sequence[Image]
+    ) -> dict[str, Tensor]:
+        """Return what `encode` does, in the format of the original code; there may be no label.
+
+        The image is shown at each placeholder. One that would be cut through ends the sample.
+        """
+        ids, labels = original.encode(messages, bool(images))
+        found: list[tuple[int, int]] = []
+        shown = 0
+        for token, label in zip(ids, labels, strict=True):
+            is_image = token == IMAGE_PLACE
+            if len(found) + (self.image_tokens if is_image else 1) > self.max_tokens:
+                break
+            found += [(self.image_id, IGNORED)] * self.image_tokens if is_image else [(token, label)]
+            shown += is_image
+        both = torch.tensor(found)
+        inputs = {"input_ids": both[None, :, 0], "labels": both[None, :, 1]}
+        if shown:
+            pixels = self.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
+            inputs["pixel_values"] = pixels.expand(shown, *pixels.shape[1:])
+        return {**inputs, "attention_mask": torch.ones_like(inputs["input_ids"])}
+
     def fits(self, sample: Conversation) -> bool:
         """Return whether a token of the first answer is within the maximum, from the sizes of the images alone.
+
+        In a style other than vrbench's all samples are used.
 
         Raises:
             VrbenchError: an image cannot be opened.
         """
+        if self.original is not None:
+            return True
         first = sample.turns[0]
         images = sample.images[: first.n_images]
         if self.format is None or not images:  # a text has no more tokens than bytes

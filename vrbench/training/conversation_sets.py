@@ -30,10 +30,10 @@ from vrbench.training.conversations import (
     Conversation,
     InvalidSample,
     TrainingImage,
+    make_conversation,
     parse_record,
-    parse_turns,
 )
-from vrbench.training.recipe import ConversationFile, HubConversations
+from vrbench.training.recipe import ConversationFile, HubConversations, Style
 
 MAX_REPORTED = 20
 """Invalid samples that are reported one by one."""
@@ -90,10 +90,10 @@ def read_conversations(settings: ConversationFile | HubConversations) -> Convers
     if isinstance(settings, HubConversations):
         return from_hub(settings)
     folder = Path(settings.images).expanduser() if settings.images else None
-    return from_json(Path(settings.conversations).expanduser(), folder, settings.most_left_out)
+    return from_json(Path(settings.conversations).expanduser(), folder, settings.most_left_out, settings.style)
 
 
-def from_json(file: Path, folder: Path | None, max_invalid: float = 0.01) -> ConversationSet:
+def from_json(file: Path, folder: Path | None, max_invalid: float = 0.01, style: Style = "vrbench") -> ConversationSet:
     """Read a JSON or JSON lines file in LLaVA's layout; a text-only one has no image folder.
 
     Raises:
@@ -103,7 +103,7 @@ def from_json(file: Path, folder: Path | None, max_invalid: float = 0.01) -> Con
         raise VrbenchError(f"there is no file of conversations {file}")
     if folder is not None and not folder.is_dir():
         raise VrbenchError(f"there is no image folder {folder}")
-    readers = ((location, partial(parse_record, record, folder)) for location, record in _records(file))
+    readers = ((location, partial(parse_record, record, folder, style=style)) for location, record in _records(file))
     return _valid_samples(readers, str(file), max_invalid)
 
 
@@ -229,7 +229,7 @@ def _read_row(rows: Any, number: int, settings: HubConversations, folder: Path, 
     else:
         texts = {"human": row[settings.question], "gpt": row[settings.answer]}
         messages = [{"from": speaker, "value": text} for speaker, text in texts.items()]
-    return Conversation(str(row.get("id", number)), parse_turns(messages, len(images)), tuple(images), location)
+    return make_conversation(str(row.get("id", number)), messages, tuple(images), location, settings.style)
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from vrbench.checkpoints.prompts import IMAGE, Turn
 from vrbench.core.errors import VrbenchError
 from vrbench.data.image_columns import decode_inline, is_file
 from vrbench.data.images import ImageError, image_size, inspect_image, open_image
+from vrbench.training.recipe import Style
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -79,12 +81,16 @@ class Conversation:
         turns: questions with their answers, at least one, with placeholders for images.
         images: in the order in which the turns show them.
         location: file and number of the sample, for messages.
+        messages: in a style other than vrbench's, the messages as that code has them, a question first; "" is an
+            empty one. The turns are then these in pairs, images are in answers too, and may be fewer or more than the
+            placeholders.
     """
 
     id: str
     turns: tuple[Turn, ...]
     images: tuple[TrainingImage, ...] = ()
     location: str = ""
+    messages: tuple[str, ...] | None = None
 
     @property
     def source(self) -> str:
@@ -95,6 +101,11 @@ class Conversation:
     def words(self) -> int:
         """Number of words, as a measure of its length."""
         return sum(len(turn.question.split()) + len(turn.answer.split()) for turn in self.turns)
+
+    @property
+    def shows_images(self) -> bool:
+        """Whether a turn has an image."""
+        return any(turn.n_images for turn in self.turns)
 
     def open_images(self) -> list[Image]:
         """Return its images in RGB; raises `VrbenchError` if one cannot be opened."""
@@ -107,8 +118,8 @@ class Conversation:
         return opened
 
 
-def parse_record(record: Any, folder: Path | None, location: str) -> Conversation:
-    """Return the conversation of a record, parsed from JSON, with images in a folder.
+def parse_record(record: Any, folder: Path | None, location: str, style: Style = "vrbench") -> Conversation:
+    """Return the conversation of a record, parsed from JSON, with images in a folder, in a style.
 
     Raises:
         InvalidSample: it cannot be trained on.
@@ -123,7 +134,58 @@ def parse_record(record: Any, folder: Path | None, location: str) -> Conversatio
     if not isinstance(messages, list) or not messages:
         raise InvalidSample("not a conversation", "it has no list 'conversations'")
     images = tuple(_image(name, folder) for name in names)
-    return Conversation(str(record.get("id", "")), parse_turns(messages, len(images)), images, location)
+    return make_conversation(str(record.get("id", "")), messages, images, location, style)
+
+
+def make_conversation(
+    id_: str, messages: Sequence[Any], images: tuple[TrainingImage, ...], location: str, style: Style
+) -> Conversation:
+    """Return the conversation of a list of messages about some images; see `parse_turns` and `original_messages`.
+
+    Raises:
+        InvalidSample: it cannot be trained on.
+    """
+    if style == "vrbench":
+        return Conversation(id_, parse_turns(messages, len(images)), images, location)
+    found = original_messages(messages, len(images), style)
+    pairs = zip_longest(found[::2], found[1::2], fillvalue="")
+    turns = tuple(Turn(q, a, (q + a).count(IMAGE) if images else 0) for q, a in pairs)
+    return Conversation(id_, turns, images, location, found)
+
+
+def original_messages(messages: Sequence[Any], images: int, style: Style) -> tuple[str, ...]:
+    """Return the texts of a list of messages as the code of LLaVA or Visual-Region prepares them, a question first.
+
+    A first message of gpt is left out. In a sample with an image, "llava" (haotian-liu/LLaVA, llava/train/train.py,
+    and BAAI-DCAI/Bunny, bunny/util/data_utils.py) makes all placeholders of a message one in front of it, on a line
+    of its own; "visual-region" (SiyuanWangw/Visual-Region, bunny/util/data_utils.py) does so only where a message has
+    one placeholder and does not begin with it. All else stays, outer white space and empty messages included. In a
+    sample without an image, a placeholder is text.
+
+    Raises:
+        InvalidSample: where that code would stop: messages out of order, several images in a sample.
+    """
+    if images > 1:
+        raise InvalidSample("several images", f"it has {images} images; style {style} takes one, as the code it is of")
+    parts = [_message(message) for message in messages]
+    if parts[0][0] == "gpt":
+        del parts[0]
+    for number in range(len(parts)):
+        _check_speaker(parts, number)
+    return tuple(_image_first(text, style) if images else text for _, text in parts)
+
+
+def _image_first(text: str, style: Style) -> str:
+    marks = text.count(IMAGE)
+    if not marks or (style == "visual-region" and (marks > 1 or text.startswith(IMAGE))):
+        return text
+    return f"{IMAGE}\n{text.replace(IMAGE, '').strip()}".strip()
+
+
+def _check_speaker(parts: Sequence[tuple[str, str]], number: int) -> None:
+    if parts[number][0] != ("human", "gpt")[number % 2]:
+        order = ", ".join(who for who, _ in parts[:6])
+        raise InvalidSample("turns out of order", f"human and gpt do not alternate: {order}")
 
 
 def _image(name: str, folder: Path | None) -> TrainingImage:
@@ -147,11 +209,9 @@ def parse_turns(messages: Sequence[Any], images: int) -> tuple[Turn, ...]:
     Raises:
         InvalidSample: messages out of order, an empty one, or another number of image placeholders than of images.
     """
-    parts = [_message(message) for message in messages]
+    parts = [(speaker, text.strip()) for speaker, text in map(_message, messages)]
     for number, (speaker, text) in enumerate(parts):
-        if speaker != ("human", "gpt")[number % 2]:
-            order = ", ".join(who for who, _ in parts[:6])
-            raise InvalidSample("turns out of order", f"human and gpt do not alternate: {order}")
+        _check_speaker(parts, number)
         role = "question" if speaker == "human" else "answer"
         if not text:
             raise InvalidSample(f"empty {role}", f"message {number + 1} of {len(parts)} is an empty {role}")
@@ -188,7 +248,7 @@ def _message(message: Any) -> tuple[str, str]:
         text = "".join(_part(part) for part in text)
     if not isinstance(text, str):
         raise InvalidSample("not a conversation", f"a message of {speaker} is not text")
-    return SPEAKERS[speaker], text.strip()
+    return SPEAKERS[speaker], text
 
 
 def _part(part: Any) -> str:

@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vrbench.checkpoints.checkpoint import Checkpoint
+from vrbench.checkpoints.families import family_of
 from vrbench.checkpoints.lineage import LINEAGE_FILE, TRAINING_STATES
+from vrbench.checkpoints.prompts import vicuna_separator
 from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
 from vrbench.core.errors import collect_errors, raise_errors
 from vrbench.core.io import validate_output
@@ -16,7 +18,7 @@ from vrbench.training.checkpoint_folder import saved_progress, validate_states
 from vrbench.training.conversation_sets import ConversationSet, read_conversations, select_share
 from vrbench.training.conversations import Conversation
 from vrbench.training.estimate import describe, tune_cost
-from vrbench.training.recipe import GeneratedScenes, TrainRecipe
+from vrbench.training.recipe import GeneratedScenes, Style, TrainRecipe
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ def prepare(recipe: TrainRecipe, out: Path, must_resume: bool = False) -> Traini
             count = recipe.tune.sampling
             if count and count > len(setup.layers):
                 errors.append(f"tune.sampling is {count}; tune.layers = {setup.layers} are {len(setup.layers)} layers")
-            errors += padding_errors(base) if getattr(recipe.data, "pad_square", False) else []
+            if not isinstance(recipe.data, GeneratedScenes):
+                errors += padding_errors(base) if recipe.data.pad_square else []
+                errors += style_errors(base, recipe.data.style)
     if not isinstance(recipe.data, GeneratedScenes) and not unset:
         with collect_errors(errors):
             conversations = read_conversations(recipe.data)
@@ -84,6 +88,25 @@ def padding_errors(base: Checkpoint) -> list[str]:
         f"data.pad_square pads images to squares, but {base.id} is evaluated on images as {kind} prepares them; set "
         f'image_processor_type to "LlavaImageProcessor" and do_pad to true in the image processor settings of '
         f"{folder}, or data.pad_square to false"
+    ]
+
+
+def style_errors(base: Checkpoint, style: Style) -> list[str]:
+    """Return an error if the data are read in a style whose code writes prompts otherwise than the base's evaluation.
+
+    Raises:
+        VrbenchError: the base's tokenizer or chat template cannot be read.
+    """
+    from vrbench.models.hf_folder import load_tokenizer
+    from vrbench.models.load import first_folder
+
+    if style == "vrbench":
+        return []
+    if family_of(base).prefix_sharing and vicuna_separator(load_tokenizer(first_folder(base))[0]) is not None:
+        return []
+    return [
+        f"data.style is {style!r}, which writes prompts as LLaVA-1.5 and Bunny were trained; the chat template of "
+        f"{base.id} writes others. Take a base that `vrbench convert` has made of theirs, or set data.style to vrbench"
     ]
 
 

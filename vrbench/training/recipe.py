@@ -44,6 +44,10 @@ MaxInvalid = Annotated[float, Field(ge=0, le=1, description="Largest share of th
 Subset = Annotated[
     Literal["stratified", "uniform"], Field(description="Draw the share from each source, or from all samples alike.")
 ]
+Style = Literal["vrbench", "llava", "visual-region"]
+StyleKey = Annotated[
+    Style, Field(description="Whose code decides which samples are used, their tokens and their labels.")
+]
 SaveEvery = Annotated[int, Field(ge=0, description="Steps between saved states; 0 saves none.")]
 Grouping = Annotated[
     Literal["modality", "none"],
@@ -78,7 +82,7 @@ class GeneratedScenes(RecipeSection):
 class ConversationFile(RecipeSection):
     """A JSON file of conversations in LLaVA's format, and the folder of their images."""
 
-    added_later = ("grouping", "workers")
+    added_later = ("grouping", "workers", "style")
 
     conversations: str = Field(
         description="JSON or JSON lines file, such as llava_v1_5_mix665k.json; '' leaves it to be set."
@@ -91,12 +95,13 @@ class ConversationFile(RecipeSection):
     most_left_out: MaxInvalid = 0.01
     grouping: Grouping = "modality"
     workers: Workers = None
+    style: StyleKey = "vrbench"
 
 
 class HubConversations(RecipeSection):
     """A data set of conversations on the hub, or in a local mirror of it."""
 
-    added_later = ("grouping", "workers")
+    added_later = ("grouping", "workers", "style")
 
     hub: str = Field(description="Name of the data set.")
     config: str | None = Field(default=None, description="Its configuration.")
@@ -114,6 +119,7 @@ class HubConversations(RecipeSection):
     most_left_out: MaxInvalid = 0.01
     grouping: Grouping = "modality"
     workers: Workers = None
+    style: StyleKey = "vrbench"
 
 
 DATA_SECTIONS: dict[str, type[RecipeSection]] = {

@@ -222,8 +222,8 @@ class _Trainer(Trainer):
             return 1  # the weights are those of a mean
         here = sum(sum(batch["items"]) for batch in batch_samples)
         if self.args.world_size == 1:
-            return here  # a plain number needs no synchronization with the GPU
-        return self.accelerator.reduce(torch.tensor(here, device=device), reduction="sum")
+            return max(here, 1)  # a plain number needs no synchronization with the GPU; samples may have no label
+        return self.accelerator.reduce(torch.tensor(here, device=device), reduction="sum").clamp(min=1)
 
     def _sample_weights(self, batches: list[Any], device: torch.device) -> Tensor:
         """Return the weights of this process's samples, [parts, samples of a part]; those of a step lie in turn."""
