@@ -98,9 +98,21 @@ class TestTuned:
         config = json.loads((tuned / "adapter_config.json").read_text())
         assert config["base_model_name_or_path"] == str(base)
 
+    def test_curves_are_those_of_the_steps(self, base: Path, tuned: Path) -> None:
+        header, *rows = (tuned / "tune-curves.csv").read_text().splitlines()
+        values = [[float(value) for value in row.split(",")] for row in rows]
+        assert header == "step,loss,rate,gradient_norm" and [row[0] for row in values] == [1, 2]
+        final = json.loads(lineage(tuned).steps[0].note)["final_loss"]
+        assert sum(row[1] for row in values) / 2 == pytest.approx(final, abs=1e-4)
+        assert values[0][2] == 0.01 and all(row[3] > 0 for row in values)
+        assert {p.name for p in base.glob("*-curves.*")} == {
+            f"{s}-curves.{f}" for s in ("tower", "align") for f in ("csv", "png")
+        }
+
     def test_all_is_stored_in_the_recipes_type_and_nothing_else_lies_there(self, base: Path, tuned: Path) -> None:
         names = {"adapter_config.json", "adapter_model.safetensors", "projector.safetensors"}
-        assert {p.name for p in tuned.iterdir()} == names | {"recipe.yaml", "vrbench.json"}
+        curves = {"tune-curves.csv", "tune-curves.png"}
+        assert {p.name for p in tuned.iterdir()} == names | curves | {"recipe.yaml", "vrbench.json"}
         assert types(tuned) == types(base) == {torch.float32}
         assert json.loads(lineage(tuned).steps[0].note)["written"] == "float32"
 
@@ -254,6 +266,15 @@ class TestDryRun:
 
 
 class TestRefused:
+    def test_trackers_that_are_not_there(self, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(MultipleErrors) as told:
+            train("pocket-region", tmp_path / "out", {**TUNE, "base": str(base)}, "cpu", log_to=("wandb", "mlflow"))
+        assert told.value.messages == (
+            "wandb is not installed; pip install 'vrbench[wandb]' adds it",
+            "tracker 'mlflow' is unknown; there are tensorboard, wandb",
+        )  # fmt: skip
+
     def test_a_taken_folder(self, base: Path, tuned: Path) -> None:
         before = lineage(tuned)
         with pytest.raises(VrbenchError, match="already holds a checkpoint"):

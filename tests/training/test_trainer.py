@@ -6,6 +6,7 @@ import math
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from tests.training import small_training
 from tests.training.packed import CPU
 from vrbench.core.errors import VrbenchError
 from vrbench.training.checkpoint_folder import LOSSES, claim_states, newest_state
+from vrbench.training.monitor import Throughput
 from vrbench.training.trainer import ParameterGroup, TrainingConfig, TrainingData, fit, shuffled_passes
 
 HARD = {"accumulate": 2, "sampling": 2, "every": 2}
@@ -74,6 +76,12 @@ class TestKilled:
         ours, theirs = weights(resumed), weights(undisturbed)
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
         assert [p.name for p in state.iterdir()] == ["checkpoint-8"]
+
+    def test_gone_on_its_curves_are_whole(self, killed: Path, tmp_path: Path) -> None:
+        saved = newest_state(killed / "state")
+        assert saved is not None
+        found = load_file(saved / LOSSES)
+        assert found.keys() == {"losses", "norms"} and all(bool((curve > 0).all()) for curve in found.values())
 
     def test_a_state_holds_what_is_trained_and_nothing_else(self, killed: Path) -> None:
         saved = newest_state(killed / "state")
@@ -278,3 +286,31 @@ def port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def test_the_speed_is_that_of_the_tokens_since_the_last_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([10.0, 10.0, 14.0, 14.0])
+    monkeypatch.setattr("vrbench.training.monitor.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    speed = Throughput(lambda rows, tokens, labelled: 100.0 * rows + 10 * tokens + labelled, peak=163.2, since=0.0)
+    for _ in range(2):
+        speed.add({"items": [3, 5], "tokens": 20})
+    assert speed.read(2) == {"tokens_per_second": 2 * 4.0, "mfu": pytest.approx(0.5)}
+    speed.add({"items": [1]})
+    assert speed.read(1) == {}  # a stage without tokens
+
+
+def test_trackers_get_loss_rate_and_norm_at_each_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, dict[str, float]]] = []
+
+    class Tracker(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            seen.append((state.global_step, logs))
+
+    monkeypatch.setattr("vrbench.training.monitor.CHECK_EVERY", 2)
+    losses = Line().fit(steps=4, callbacks=(Tracker(),), schedule="constant", warmup=0.0)
+    (first, at_two), (second, at_four), *_ = seen
+    assert (first, second) == (2, 4) and at_two["learning_rate"] == 0.1
+    assert at_two["loss"] == pytest.approx(sum(losses[:2]) / 2) and at_four["loss"] == pytest.approx(
+        sum(losses[2:]) / 2
+    )
+    assert at_four["grad_norm"] == 1.5  # the mean of the last two samples, before it is clipped to 1

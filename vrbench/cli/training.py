@@ -27,6 +27,9 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume the interrupted training in --out; an error if there is none.")
     ] = False,
+    log_to: Annotated[
+        list[str] | None, typer.Option(metavar="TRACKER", help="Log to tensorboard or wandb. May be repeated.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print recipe, layers, steps, estimated memory and time; train nothing.")
     ] = False,
@@ -54,6 +57,9 @@ def train(
       dtype                    of computation and output: bfloat16 (default) or float32; master weights are float32
       seed, clip               random seed, gradient clipping; --dry-run prints all keys
 
+    The progress bar shows loss, tokens per second, MFU on known GPUs, and the time left. Curves of the loss, the
+    learning rate and the gradient norm are in --out, STAGE-curves.csv and .png.
+
     The same command resumes an interrupted training from its last saved state, and starts it where there is none.
     --resume never starts one; without RECIPE it takes the recipe of the interrupted training. On several GPUs:
     accelerate launch -m vrbench train ...; FSDP2 or DeepSpeed with accelerate's own configuration.
@@ -61,6 +67,7 @@ def train(
     \b
     Examples:
       vrbench train pocket-region --out checkpoints/region --set tune.layers=sparse-uniform:4
+      vrbench train pocket-region --out checkpoints/region --log-to tensorboard
       vrbench train --resume --out checkpoints/region
     """
     from vrbench.training import load
@@ -76,7 +83,7 @@ def train(
 
         print(prepare.dry_run(load(recipe, overrides), out, resume))
         return
-    print_made(train_recipe(recipe, out, overrides, device, resume))
+    print_made(train_recipe(recipe, out, overrides, device, resume, log_to or ()))
 
 
 def _list(context: typer.Context, requested: bool) -> None:

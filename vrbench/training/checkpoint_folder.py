@@ -30,7 +30,7 @@ RECIPE_COPY = "recipe.yaml"
 """The recipe: beside the states of an interrupted training, then beside the weights."""
 
 LOSSES = "losses.safetensors"
-"""File in a state, written last: the loss of every step so far."""
+"""File in a state, written last: loss and gradient norm of every step so far."""
 
 PREFIX = "checkpoint-"  # of the Trainer's folders
 
@@ -109,10 +109,10 @@ def newest_state(folder: Path) -> Path | None:
     return max(complete, key=lambda path: int(path.name.removeprefix(PREFIX)), default=None)
 
 
-def finish_state(folder: Path, step: int, losses: Tensor) -> None:
-    """Mark the state of a step as complete, and remove all others."""
+def finish_state(folder: Path, step: int, curves: Mapping[str, Tensor]) -> None:
+    """Mark the state of a step as complete, with the values [step] of curves, and remove all others."""
     state = folder / f"{PREFIX}{step}"
-    save_tensors({"losses": losses}, state / LOSSES, "float32")
+    save_tensors(curves, state / LOSSES, "float32")
     for other in _states(folder):
         if other != state:
             shutil.rmtree(other, ignore_errors=True)

@@ -110,9 +110,9 @@ class EncodedConversations(Dataset[dict[str, Tensor]]):
 
     @staticmethod
     def collate(samples: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
-        """Return a batch, and as "items" how many tokens of each sample have a label."""
+        """Return a batch; "items" is how many tokens of each sample have a label, "tokens" how many there are."""
         batch = collate(samples)
-        return {**batch, "items": count_answer_tokens(batch)}
+        return {**batch, "items": count_answer_tokens(batch), "tokens": int(batch["attention_mask"].sum())}
 
     def order(
         self, batch: int, steps: int, seed: int, grouping: str = "modality", micro_batch: int | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from vrbench.checkpoints.checkpoint import Checkpoint
 from vrbench.checkpoints.llava_shapes import POCKET_VISION
@@ -31,6 +31,18 @@ def tune_cost(recipe: TrainRecipe, base: Checkpoint, layers: LayerSet) -> TuneCo
     assert recipe.tune is not None
     size = 2 if recipe.dtype == "bfloat16" else 4
     return TuneCost(checkpoint_shapes(base), base.family, layers, recipe.tune, size)
+
+
+def batch_flops(
+    recipe: TrainRecipe, cost: TuneCost, samples: Sequence[Conversation]
+) -> Callable[[int, int, int], float]:
+    """Return (rows, their tokens, labelled ones) -> FLOPs that a step needs, with as many images as samples have."""
+    mean = _rows(recipe, cost, samples)[1]
+
+    def flops(rows: int, tokens: int, labelled: int) -> float:
+        return cost.flops(Rows(rows, 1, tokens / rows, labelled / tokens, mean.image_tokens)).needed
+
+    return flops
 
 
 def describe(recipe: TrainRecipe, cost: TuneCost, samples: Sequence[Conversation], steps: int) -> list[str]:

@@ -167,7 +167,7 @@ class PackedDataset:
         answers = np.concatenate([row * length + self.answers[index] for row, index in enumerate(indices)])
         return {
             "rows": torch.tensor(indices), "length": length, "answers": torch.from_numpy(answers),
-            "items": [len(self.answers[index]) for index in indices],
+            "items": [len(self.answers[index]) for index in indices], "tokens": int(self.lengths[list(indices)].sum()),
         }  # fmt: skip
 
     def batch(self, indices: Tensor, length: int) -> RowBatch:

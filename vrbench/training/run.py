@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vrbench.core.device import is_out_of_memory, resolve_device
-from vrbench.core.errors import VrbenchError
+from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.training.checkpoint_folder import claim_states, is_empty, is_first, saved_progress
+from vrbench.training.curves import Reporting, tracker_errors
 from vrbench.training.prepare import TrainingSetup, prepare
 from vrbench.training.recipe import TrainRecipe
 from vrbench.training.recipe_files import load
@@ -27,6 +29,7 @@ def train(
     overrides: dict[str, str] | None = None,
     device: str = "auto",
     must_resume: bool = False,
+    log_to: Sequence[str] = (),
 ) -> Path:
     """Run a recipe and write the checkpoint folder that it makes; `vrbench.json` is written last.
 
@@ -39,6 +42,7 @@ def train(
         overrides: values for the recipe's keys, such as {"tune.steps": "20"}.
         device: "auto", "cpu" or "cuda".
         must_resume: raise an error where there is no saved state, instead of starting anew.
+        log_to: experiment trackers, of `vrbench.training.curves.TRACKERS`.
 
     Raises:
         VrbenchError: the recipe or one of its inputs is invalid, the folder is taken, the loss is not finite, or memory
@@ -46,13 +50,14 @@ def train(
     """
     recipe, out = recipe if isinstance(recipe, TrainRecipe) else load(recipe, overrides), Path(out)
     process_device = _process_device(device)
+    raise_errors(tracker_errors(log_to))
     setup = prepare(recipe, out, must_resume)
     is_new = not out.exists()
     state = claim_states(out, recipe)
     if is_first() and (progress := saved_progress(state)):
         _log.warning("vrbench: resumes %s", progress)
     try:
-        _run_stages(recipe, setup, out, process_device, state)
+        _run_stages(recipe, setup, out, process_device, state, Reporting(out, tuple(log_to), recipe.makes))
     except VrbenchError:
         if is_first() and is_empty(state):  # there is nothing to resume from
             shutil.rmtree(out if is_new else state, ignore_errors=True)
@@ -74,14 +79,16 @@ def _process_device(name: str) -> torch.device:
     return torch.device("cuda", gpu)
 
 
-def _run_stages(recipe: TrainRecipe, setup: TrainingSetup | None, out: Path, device: torch.device, state: Path) -> None:
+def _run_stages(
+    recipe: TrainRecipe, setup: TrainingSetup | None, out: Path, device: torch.device, state: Path, reporting: Reporting
+) -> None:
     from vrbench.training.stages import make_base, tune_base
 
     try:
         if setup:
-            tune_base(recipe, setup, out, device, state)
+            tune_base(recipe, setup, out, device, state, reporting)
         else:
-            make_base(recipe, out, device, state)
+            make_base(recipe, out, device, state, reporting)
     except (MemoryError, RuntimeError) as error:  # the training steps report theirs themselves
         if not is_out_of_memory(error):
             raise

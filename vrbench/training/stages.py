@@ -6,6 +6,7 @@ import json
 import platform
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from vrbench.models.load import load_llava, load_vlm
 from vrbench.training import pocket_data
 from vrbench.training.checkpoint_folder import is_first, publish, save_tensors
 from vrbench.training.conversation_batches import conversation_data
+from vrbench.training.curves import NO_REPORTS, Reporting
+from vrbench.training.estimate import batch_flops, tune_cost
+from vrbench.training.monitor import BatchFlops
 from vrbench.training.packing import EncodedImages, PackedLlava
 from vrbench.training.pocket_images import easy_vqa_images, generated_images
 from vrbench.training.prepare import TrainingSetup
@@ -48,7 +52,7 @@ REPORTED_STEPS = 25
 """Steps at the end whose mean loss the lineage reports."""
 
 
-def make_base(recipe: TrainRecipe, out: Path, device: torch.device, state: Path) -> None:
+def make_base(recipe: TrainRecipe, out: Path, device: torch.device, state: Path, reporting: Reporting) -> None:
     """Train a tower and a projector, and write the folder `out`, with saved states in `state`.
 
     Raises:
@@ -62,13 +66,13 @@ def make_base(recipe: TrainRecipe, out: Path, device: torch.device, state: Path)
     images = generated_images("train", settings.used, 1, captions=True)
     dev = generated_images("dev", settings.dev or pocket_data.DEV_IMAGES, 1, captions=True)
     extra = easy_vqa_images(1) if settings.easy_vqa else None
-    tower, tower_dev = train_tower(recipe, images, extra, dev, device, state / "tower")
+    tower, tower_dev = train_tower(recipe, images, extra, dev, device, state / "tower", reporting)
     _round(tower.parameters(), recipe.dtype)
     torch.manual_seed(recipe.seed)
     model = pocket.new_llava()
     model.model.vision_tower.load_state_dict(tower.state_dict())
     llava, packer = pocket_data.packed_llava(model.to(device), recipe)
-    losses = align(llava, pocket_data.encoded(tower, packer, images, device), recipe, state / "align")
+    losses = align(llava, pocket_data.encoded(tower, packer, images, device), recipe, state / "align", reporting)
     if not is_first():
         return
     measured = pocket_data.measure(llava, packer, pocket_data.encoded(tower, packer, dev, device), settings)
@@ -87,18 +91,23 @@ def make_base(recipe: TrainRecipe, out: Path, device: torch.device, state: Path)
     publish(out, lineage, recipe)
 
 
-def align(llava: PackedLlava, images: EncodedImages, recipe: TrainRecipe, state: Path | None = None) -> list[float]:
+def align(
+    llava: PackedLlava, images: EncodedImages, recipe: TrainRecipe, state: Path | None = None,
+    reporting: Reporting = NO_REPORTS,
+) -> list[float]:  # fmt: skip
     """Train the projector alone; returns the losses."""
     stage = recipe.align
     assert stage is not None
     data = pocket_data.packed_data(llava, images, None, recipe, stage.steps, stage.batch)
     groups = [ParameterGroup(projector_parameters(llava.model), stage.lr)]
     unfreeze(llava.model, groups, getattr(torch, recipe.dtype))
-    config = TrainingConfig.from_recipe(recipe, "align", stage, stage.steps, state)
+    config = TrainingConfig.from_recipe(recipe, "align", stage, stage.steps, state, reporting)
     return fit(llava.model, data, groups, config, llava.device)
 
 
-def tune_base(recipe: TrainRecipe, setup: TrainingSetup, out: Path, device: torch.device, state: Path) -> None:
+def tune_base(
+    recipe: TrainRecipe, setup: TrainingSetup, out: Path, device: torch.device, state: Path, reporting: Reporting
+) -> None:
     """Tune layers and projector of a checkpoint, and write the folder `out`, with saved states in `state`.
 
     Raises:
@@ -108,7 +117,8 @@ def tune_base(recipe: TrainRecipe, setup: TrainingSetup, out: Path, device: torc
     settings, base, layers = recipe.tune, setup.base, setup.layers
     assert settings is not None
     model, data = _load(recipe, setup, device)
-    losses = tune(model, layers, data, recipe, device, state / recipe.stage)
+    flops = batch_flops(recipe, tune_cost(recipe, base, layers), getattr(data.samples, "samples", ()))
+    losses = tune(model, layers, data, recipe, device, state / recipe.stage, reporting=reporting, flops=flops)
     gathered = gather_shards(model)
     if not is_first():
         return
@@ -153,10 +163,13 @@ def tune(
     device: torch.device,
     state: Path | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    reporting: Reporting = NO_REPORTS,
+    flops: BatchFlops | None = None,
 ) -> list[float]:
     """Train the chosen layers and the projector of a model of any family; returns the losses.
 
-    The model has LoRA on the layers already, if the recipe has it; there may be no layers.
+    The model has LoRA on the layers already, if the recipe has it; there may be no layers. With the `flops` of its
+    batches the progress bar shows MFU.
     """
     settings = recipe.tune
     assert settings is not None
@@ -168,8 +181,9 @@ def tune(
         parameters = layer_parameters(model, layers, settings)
         sampling = LayerSampling(parameters, layers, settings.sampling, settings.every, recipe.seed)
         callbacks = [sampling, *callbacks]
-    config = TrainingConfig.from_recipe(recipe, recipe.stage, settings, len(data.order) // settings.batch, state)
-    return fit(model, data, groups, config, device, callbacks)
+    steps = len(data.order) // settings.batch
+    config = TrainingConfig.from_recipe(recipe, recipe.stage, settings, steps, state, reporting)
+    return fit(model, data, groups, replace(config, flops=flops), device, callbacks)
 
 
 def save_tuned(model: Any, layers: LayerSet, recipe: TrainRecipe, settings: TuneStage, out: Path) -> str:

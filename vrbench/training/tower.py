@@ -13,6 +13,7 @@ from torch.utils.data import ConcatDataset, TensorDataset, default_collate
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from vrbench.checkpoints import llava_shapes
+from vrbench.training.curves import NO_REPORTS, Reporting
 from vrbench.training.pocket_images import HEADS, LabelledImages
 from vrbench.training.recipe import GeneratedScenes, TrainRecipe
 from vrbench.training.trainer import ParameterGroup, TrainingConfig, TrainingData, fit, mixed_order
@@ -75,6 +76,7 @@ def train_tower(
     dev: LabelledImages,
     device: torch.device,
     state: Path | None = None,
+    reporting: Reporting = NO_REPORTS,
 ) -> tuple[SiglipVisionModel, dict[str, float]]:
     """Train a tower on generated images and the recipe's share of extra ones; returns it with each head's accuracy."""
     stage = recipe.tower
@@ -95,7 +97,8 @@ def train_tower(
     )
     data = TrainingData(samples, _collate, loss, _order(recipe, len(images), len(extra or ())))
     groups = [ParameterGroup(list(model.parameters()), stage.lr, stage.weight_decay)]
-    fit(model, data, groups, TrainingConfig.from_recipe(recipe, "tower", stage, stage.steps, state), device)
+    config = TrainingConfig.from_recipe(recipe, "tower", stage, stage.steps, state, reporting)
+    fit(model, data, groups, config, device)
     with torch.inference_mode():
         tokens = encode(model.tower, dev.pixels, device)
         shares = model.accuracy(tokens.float(), torch.from_numpy(dev.labels).to(device))

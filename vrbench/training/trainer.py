@@ -26,7 +26,9 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from vrbench.core.device import is_out_of_memory
 from vrbench.core.errors import VrbenchError
 from vrbench.training.checkpoint_folder import newest_state
-from vrbench.training.monitor import TrainingMonitor
+from vrbench.training.curves import NO_REPORTS, Reporting
+from vrbench.training.gpu_peaks import peak_flops
+from vrbench.training.monitor import BatchFlops, Throughput, TrainingMonitor
 from vrbench.training.recipe import AlignStage, TowerStage, TrainRecipe, TuneStage
 
 IGNORED = -100
@@ -55,7 +57,7 @@ class TrainingData:
     Attributes:
         samples: anything with `samples[index]`.
         collate: samples -> batch; its key "items" lists each sample's number of items (answer tokens), whose mean the
-            loss is.
+            loss is, and "tokens" is the number of all, for the speed.
         order: indices of samples, steps * batch of them.
         tokens: of the longest row, for messages.
         measure: returns what the lineage reports about the trained model, such as the share of correct dev answers.
@@ -84,6 +86,8 @@ class TrainingConfig:
         state: folder of the saved states; an interrupted training resumes from the newest of them.
         samples_layers: whether layers take turns in being trained.
         micro_batch: samples of a micro-batch, of whose mean losses the step's is the mean; none: of items alone.
+        reporting: where the curves go.
+        flops: of the batches, for MFU.
     """
 
     label: str
@@ -102,18 +106,21 @@ class TrainingConfig:
     micro_batch: int | None = None
     warmup_from_zero: bool = False
     tf32: bool = False
+    reporting: Reporting = NO_REPORTS
+    flops: BatchFlops | None = None
 
     @classmethod
     def from_recipe(
-        cls, recipe: TrainRecipe, label: str, stage: TowerStage | AlignStage | TuneStage, steps: int, state: Path | None
-    ) -> TrainingConfig:
+        cls, recipe: TrainRecipe, label: str, stage: TowerStage | AlignStage | TuneStage, steps: int,
+        state: Path | None, reporting: Reporting = NO_REPORTS,
+    ) -> TrainingConfig:  # fmt: skip
         """Return the settings that a recipe has for one of its stages."""
         names = ("accumulate", "schedule", "beta2", "micro_batch")
         own = {name: getattr(stage, name) for name in names if hasattr(stage, name)}
         return cls(
             label, steps, stage.batch, warmup=recipe.warmup, clip=recipe.clip, seed=recipe.seed, dtype=recipe.dtype,
             save_every=stage.save_every, state=state, samples_layers=bool(getattr(stage, "sampling", None)),
-            warmup_from_zero=recipe.warmup_from_zero, tf32=recipe.tf32, **own,
+            warmup_from_zero=recipe.warmup_from_zero, tf32=recipe.tf32, reporting=reporting, **own,
         )  # fmt: skip
 
     def rate(self, step: int) -> float:
@@ -235,12 +242,15 @@ class _Trainer(Trainer):
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         if self.model.is_sharded:
-            return super()._clip_grad_norm(model)
-        return nn.utils.clip_grad_norm_(self.model.trained, self.args.max_grad_norm)
+            norm = super()._clip_grad_norm(model)
+        else:
+            norm = nn.utils.clip_grad_norm_(self.model.trained, self.args.max_grad_norm)
+        self.monitor.add_norm(self.state.global_step, norm)
+        return norm
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         loss = super().training_step(model, inputs, num_items_in_batch)
-        self.monitor.add(self.state.global_step, loss)
+        self.monitor.add(self.state.global_step, loss, inputs)
         return loss
 
 
@@ -298,15 +308,15 @@ def fit(
     with tempfile.TemporaryDirectory() as elsewhere:
         arguments = _arguments(config, data, config.state or Path(elsewhere), device)
         resumed = newest_state(config.state) if config.state else None
-        monitor = TrainingMonitor(config.label, config.steps, arguments, resumed)
+        monitor = _monitor(groups, config, arguments, resumed)
         trainer = _Trainer(
             groups, config, monitor, model=LossModule(model, data.loss, groups), args=arguments,
             data_collator=data.collate, train_dataset=Subset(data.samples, data.order.tolist()),
-            callbacks=[*callbacks, monitor],
+            callbacks=[*config.reporting.callbacks(config.label), *callbacks, monitor],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         _refuse_zero3(trainer)
-        monitor.accelerator = trainer.accelerator
+        monitor.trainer = trainer
         try:
             with _tf32(config.tf32 and device.type == "cuda"):
                 trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
@@ -323,6 +333,17 @@ def fit(
             monitor.close()
     model.eval()
     return monitor.all_losses()
+
+
+def _monitor(
+    groups: Sequence[ParameterGroup], config: TrainingConfig, arguments: TrainingArguments, resumed: Path | None
+) -> TrainingMonitor:
+    device = arguments.device
+    peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    return TrainingMonitor(
+        config.label, config.steps, arguments, lambda step: groups[0].lr * config.rate(step),
+        Throughput(config.flops, peak if config.dtype == "bfloat16" else None), config.reporting, resumed,
+    )  # fmt: skip
 
 
 @contextmanager
@@ -363,6 +384,7 @@ def _arguments(config: TrainingConfig, data: TrainingData, folder: Path, device:
         max_grad_norm=config.clip, seed=config.seed, bf16=config.dtype == "bfloat16", use_cpu=not on_gpu,
         save_strategy="steps" if config.save_every and config.state else "no", save_steps=config.save_every or 1,
         logging_strategy="no", logging_nan_inf_filter=False, report_to="none", disable_tqdm=True,
+        run_name=f"{config.reporting.name} {config.label}",
         remove_unused_columns=False, dataloader_num_workers=data.workers, dataloader_pin_memory=on_gpu,
         accelerator_config={"non_blocking": on_gpu}, ddp_broadcast_buffers=False,
         ddp_find_unused_parameters=config.samples_layers or data.has_unused_parameters,
