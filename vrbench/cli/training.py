@@ -48,12 +48,14 @@ def train(
       tune.sampling, .every    LISA: number of layers trained at a time, and steps until other layers are drawn
       tune.steps or .epochs    length of the training
       tune.batch, .accumulate  samples per step over all devices, and gradient accumulation steps
+      tune.average             loss: the mean over all answer tokens, or over micro-batches of tune.micro_batch samples
       tune.lr, .lr_projector   peak learning rates; lr_projector=0 freezes the projector
-      tune.schedule            cosine, linear or constant; tune.warmup is the warm-up's share of the steps
+      tune.schedule            cosine, linear or constant; warmup is the warm-up's share of the steps
       tune.checkpointing       true for gradient checkpointing, to save memory
       tune.save_every          steps between saved states
       data.share               share of the data to use
       data.conversations       a LLaVA JSON file, with data.images; or data.hub, a data set on the hub
+      data.grouping            modality (steps with images or without), or none: any samples in a step
       dtype                    of computation and output: bfloat16 (default) or float32; master weights are float32
       seed, clip               random seed, gradient clipping; --dry-run prints all keys
 
