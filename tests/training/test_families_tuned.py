@@ -91,7 +91,9 @@ def changed(model: Any, base: Any) -> tuple[set[int], bool, bool]:
     return layers, projector <= differ, bool(differ - projector - set().union(*by_layer))
 
 
-WAYS = [*((family, "lora") for family in sorted(FAMILIES)), ("qwen3_vl", "weights"), ("mllama", "weights")]
+SAMPLING = {"tuning": "weights", "sampling": 1, "every": 1, "steps": 2}
+WAYS = [*((family, "lora") for family in sorted(FAMILIES)), ("qwen3_vl", "weights"), ("mllama", "weights"),
+        ("llava", "sampling")]  # fmt: skip
 
 
 @pytest.mark.parametrize(("family", "tuning"), WAYS)
@@ -99,10 +101,15 @@ WAYS = [*((family, "lora") for family in sorted(FAMILIES)), ("qwen3_vl", "weight
 def test_the_written_folder_is_the_tuned_model(family: str, tuning: str, tmp_path: Path, trained: list[Any]) -> None:
     base = base_of(family, tmp_path / "base")
     batch = 4 if family == "paligemma" else 2  # enough for an image to be among them
-    asked = recipe(base, tmp_path, tuning=tuning, checkpointing=True, batch=batch)
+    on_disk = {file: file.read_bytes() for file in base.rglob("*") if file.is_file()}
+    how = SAMPLING if tuning == "sampling" else {"tuning": tuning}
+    asked = recipe(base, tmp_path, **how, checkpointing=True, batch=batch)
+    asked = asked.model_copy(update={"seed": int(tuning == "sampling")})  # 1 draws each of the two layers once
     out = train(asked, tmp_path / "tuned", device="cpu")
     checkpoint = resolve_checkpoint(str(out))
-    assert checkpoint.lineage[0].steps[-1].layers == LAYERS and checkpoint.lineage[0].steps[-1].method == tuning
+    assert on_disk == {file: file.read_bytes() for file in base.rglob("*") if file.is_file()}
+    step = checkpoint.lineage[0].steps[-1]
+    assert (step.layers, step.method) == (LAYERS, how["tuning"])
     told = json.loads(checkpoint.lineage[0].steps[-1].note)
     assert told["samples"] == (10 if family == "paligemma" else 5) and told["of"] == 5 and told["left_out"] == {}
     vlm = load_vlm(checkpoint)

@@ -45,6 +45,7 @@ from vrbench.training.trainable import (
     projector_parameters,
     unfreeze,
     unwrap_peft,
+    validate_trainable,
 )
 from vrbench.training.trainer import ParameterGroup, TrainingConfig, TrainingData, fit, gather_shards
 
@@ -175,6 +176,7 @@ def tune(
     assert settings is not None
     groups = parameter_groups(model, layers, settings)
     unfreeze(model, groups, getattr(torch, recipe.dtype))
+    validate_trainable(model, layers, settings)
     if settings.checkpointing:
         enable_checkpointing(model)
     if settings.sampling is not None:

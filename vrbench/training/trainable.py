@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import TrainerCallback
 
-from vrbench.core.errors import VrbenchError
+from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.core.layers import LayerSet
 from vrbench.models import components
 from vrbench.training.recipe import ATTENTION, TuneStage
@@ -98,6 +98,34 @@ def unfreeze(model: nn.Module, groups: Sequence[ParameterGroup], dtype: torch.dt
             parameter.data = parameter.data.float()
         elif id(parameter) in llm:
             parameter.data = parameter.data.to(dtype)
+
+
+def validate_trainable(model: Any, layers: LayerSet, settings: TuneStage) -> None:
+    """Check the frozen model, whatever froze it: trained are all chosen layers and the projector, and nothing else.
+
+    Raises:
+        VrbenchError: other parameters would be trained or have LoRA, or a chosen layer has nothing to train.
+    """
+    modules = components.decoder_layers(unwrap_peft(model))
+    chosen = {i: list(modules[i].parameters()) for i in layers}
+    projector = projector_parameters(model) if settings.lr_projector else []
+    allowed = {id(p) for part in (*chosen.values(), projector) for p in part}
+    outside = [
+        name for name, p in model.named_parameters() if (p.requires_grad or "lora_" in name) and id(p) not in allowed
+    ]
+    idle = [i for i, part in chosen.items() if not any(p.requires_grad for p in part)]
+    errors = []
+    if outside:
+        errors.append(
+            f"{outside[0]} would be trained ({len(outside)} such parameters), which is outside of tune.layers = "
+            f"{layers} and of what tune.lr_projector trains"
+        )
+    if idle:
+        errors.append(
+            f"layers {LayerSet.of(idle, layers.depth)} have nothing to train with tune.tuning = {settings.tuning!r} "
+            f"and tune.modules = {settings.modules!r}; leave them out of tune.layers"
+        )
+    raise_errors(errors)
 
 
 def enable_checkpointing(model: Any) -> None:

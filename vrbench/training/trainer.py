@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -302,9 +303,11 @@ def fit(
     The groups are in float32, and all other parameters frozen. Under `accelerate launch` each process has its own GPU.
 
     Raises:
-        VrbenchError: the batch cannot be split evenly, the loss is not finite, or memory ran out.
+        VrbenchError: the groups are not what is trainable, the batch cannot be split evenly, the loss is not finite, or
+            memory ran out.
     """
     assert len(data.order) == config.steps * config.batch
+    _validate_groups(model, groups, config.label)
     with tempfile.TemporaryDirectory() as elsewhere:
         arguments = _arguments(config, data, config.state or Path(elsewhere), device)
         resumed = newest_state(config.state) if config.state else None
@@ -344,6 +347,17 @@ def _monitor(
         config.label, config.steps, arguments, lambda step: groups[0].lr * config.rate(step),
         Throughput(config.flops, peak if config.dtype == "bfloat16" else None), config.reporting, resumed,
     )  # fmt: skip
+
+
+def _validate_groups(model: nn.Module, groups: Sequence[ParameterGroup], label: str) -> None:
+    """Raise `VrbenchError` unless the optimizer gets each trainable parameter once, and no frozen one."""
+    times = Counter(id(p) for group in groups for p in group.parameters)
+    wrong = [name for name, p in model.named_parameters() if times[id(p)] != p.requires_grad]
+    if wrong:
+        raise VrbenchError(
+            f"{label}: {len(wrong)} parameters are trainable without a learning rate, have two, or have one and are "
+            f"frozen, such as {wrong[0]}"
+        )
 
 
 @contextmanager
