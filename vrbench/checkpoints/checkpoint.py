@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from vrbench.checkpoints.lineage import LayerOrigins, layer_origins
+from vrbench.checkpoints.lineage import LINEAGE_FILE, LayerOrigins, layer_origins
+from vrbench.core.io import read_text
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import CheckpointRef, Lineage
 
@@ -15,6 +16,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 DELTA = "delta.safetensors"
 PROJECTOR = "projector.safetensors"
 TOWER = "tower.safetensors"
+TEMPLATE = "chat_template.jinja"
 OVERLAY_FILES = (ADAPTER, DELTA, PROJECTOR, TOWER)
 """Weight files of a folder that changes another checkpoint."""
 
@@ -75,6 +77,18 @@ class Checkpoint:
     def origins(self) -> LayerOrigins:
         """Where its decoder layers come from, and which of them are tuned."""
         return layer_origins(self.lineage, self.depth)
+
+    @property
+    def template(self) -> str | None:
+        """The chat template that it, or the nearest of its bases, was trained with instead of its base's; None: none.
+
+        Only a folder that vrbench has made says so: others have copies of their base's.
+        """
+        if self.base is None:
+            return None
+        if self.has(TEMPLATE) and self.has(LINEAGE_FILE):
+            return read_text(self.path / TEMPLATE)
+        return self.base.template
 
     def has(self, file: str) -> bool:
         """Return whether the folder holds a file such as "projector.safetensors"."""

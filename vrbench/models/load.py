@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,8 @@ def _described(vlm: BaseVLM, checkpoint: Checkpoint) -> BaseVLM:
     """
     vlm.code, vlm.has_adapter = model_versions(checkpoint), checkpoint.has_adapter
     vlm.base_digest = first_loaded(checkpoint).digest
-    vlm.prompts_digest = folder_digest(first_folder(checkpoint), [], {"code": checkpoint.root.code})
+    own = {"template": checkpoint.template} if checkpoint.template else {}
+    vlm.prompts_digest = folder_digest(first_folder(checkpoint), [], {"code": checkpoint.root.code, **own})
     if vlm.depth != checkpoint.depth:
         raise VrbenchError(f"{checkpoint.id} has {vlm.depth} decoder layers; its lineage says {checkpoint.depth}")
     return vlm
@@ -178,6 +180,14 @@ def first_folder(checkpoint: Checkpoint) -> Path:
     return first.path if first.base is None else assemble(first.path)
 
 
+def with_template(tokenizer: Any, checkpoint: Checkpoint) -> Any:
+    """Return a tokenizer, or a copy with the chat template that the checkpoint was trained with, if it has its own."""
+    if checkpoint.template is not None:
+        tokenizer = copy(tokenizer)
+        tokenizer.chat_template = checkpoint.template
+    return tokenizer
+
+
 def _load(
     checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, merge: bool = True,
     bases: BaseCache | None = None,
@@ -212,7 +222,7 @@ def _load_whole(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device
 
 def _wrap(checkpoint: Checkpoint, model: Any, tokenizer: Any, processor: Any, images: str) -> BaseVLM:
     """Return the model with the inference backend of its family."""
-    family, name = family_of(checkpoint), checkpoint.family
+    family, name, tokenizer = family_of(checkpoint), checkpoint.family, with_template(tokenizer, checkpoint)
     prompt_format = family.prompt_format
     if images != HARNESS:
         prompt_format = replace(prompt_format, image_settings={})

@@ -7,7 +7,7 @@ from vrbench.checkpoints.families import family_of
 from vrbench.checkpoints.prompts import starts_with_bos
 from vrbench.core.errors import VrbenchError
 from vrbench.models.hf_folder import load_tokenizer
-from vrbench.models.load import first_folder
+from vrbench.models.load import first_folder, with_template
 
 
 def preview_prompt(checkpoint: Checkpoint, text: str, n_images: int | None) -> tuple[str, str]:
@@ -25,6 +25,7 @@ def preview_prompt(checkpoint: Checkpoint, text: str, n_images: int | None) -> t
         raise VrbenchError(f"{checkpoint.id} needs code of its own; its prompt is known only when it is loaded")
     family = family_of(checkpoint)
     tokenizer, processor = load_tokenizer(first_folder(checkpoint))
+    tokenizer = with_template(tokenizer, checkpoint)
     adds: bool | None = None
     if n_images is not None:
         text = family.prompt_format.prompt(tokenizer if family.prefix_sharing else processor, text, n_images)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from vrbench.checkpoints.checkpoint import TOWER, Checkpoint
+from vrbench.checkpoints.checkpoint import TEMPLATE, TOWER, Checkpoint
 from vrbench.checkpoints.digest import settings_files
 from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
 from vrbench.checkpoints.safetensors_index import read_headers
@@ -62,7 +62,7 @@ def whole_folder(checkpoint: Checkpoint, dtype: torch.dtype, device: str = "cpu"
 
     def write(folder: Path) -> None:
         where = device if checkpoint.root.has(RANDOM_WEIGHTS) else "cpu"
-        save_whole(load_model(checkpoint, dtype, where), first_folder(checkpoint), folder)
+        save_whole(load_model(checkpoint, dtype, where), first_folder(checkpoint), folder, checkpoint.template)
 
     return cached_folder(f"whole-{key[:16]}", write)
 
@@ -90,8 +90,11 @@ def _is_llava(config: Mapping[str, Any]) -> bool:
     return config.get("model_type") in LLAVAS and config.get("vision_config", {}).get("model_type") in TOWERS
 
 
-def save_whole(model: Any, first: Path, folder: Path) -> None:
-    """Save a model with the tokenizer and processor settings of the folder that it was loaded from first."""
+def save_whole(model: Any, first: Path, folder: Path, template: str | None = None) -> None:
+    """Save a model with the tokenizer and processor settings of the folder that it was loaded from first.
+
+    A chat template that it was trained with takes the place of that folder's.
+    """
     named: dict[str, Any] = {}
     if _is_llava(model.config.to_dict()):
         state = {published_name(name): tensor for name, tensor in model.state_dict().items()}
@@ -101,3 +104,5 @@ def save_whole(model: Any, first: Path, folder: Path) -> None:
         if name not in MODEL_SETTINGS and (first / name).is_file():
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(first / name, folder / name)
+    if template is not None:
+        (folder / TEMPLATE).write_text(template, encoding="utf-8")

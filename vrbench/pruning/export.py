@@ -46,7 +46,7 @@ def export_full(made: Checkpoint, folder: Path, lineage: Lineage, base: Checkpoi
     dtype = exact_dtype(made)
     model = load_model(made, dtype)
     (folder / LINEAGE_FILE).unlink()
-    save_whole(model, first_folder(made), folder)
+    save_whole(model, first_folder(made), folder, made.template)
     expected = _fingerprint(model)
     del model  # so that two of them are never in memory
     compare_saved(expected, folder, made.depth, dtype)

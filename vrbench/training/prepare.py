@@ -8,7 +8,7 @@ from pathlib import Path
 from vrbench.checkpoints.checkpoint import Checkpoint
 from vrbench.checkpoints.families import family_of
 from vrbench.checkpoints.lineage import LINEAGE_FILE, TRAINING_STATES
-from vrbench.checkpoints.prompts import vicuna_separator
+from vrbench.checkpoints.prompts import vicuna_separator, vicuna_template
 from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
 from vrbench.core.errors import collect_errors, raise_errors
 from vrbench.core.io import validate_output
@@ -18,7 +18,10 @@ from vrbench.training.checkpoint_folder import saved_progress, validate_states
 from vrbench.training.conversation_sets import ConversationSet, read_conversations, select_share
 from vrbench.training.conversations import Conversation
 from vrbench.training.estimate import describe, tune_cost
-from vrbench.training.recipe import GeneratedScenes, Style, TrainRecipe
+from vrbench.training.recipe import GeneratedScenes, PromptSettings, Style, TrainRecipe
+
+LLAMA_3_END = "<|end_of_text|>"
+"""Ends an answer of Bunny-Llama-3."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,13 @@ class TrainingSetup:
         base: the checkpoint that is tuned.
         layers: those to train.
         conversations: the training data; none where images are generated.
+        template: the chat template to train with; None for the base's own.
     """
 
     base: Checkpoint
     layers: LayerSet
     conversations: ConversationSet | None = None
+    template: str | None = None
 
 
 def prepare(recipe: TrainRecipe, out: Path, must_resume: bool = False) -> TrainingSetup | None:
@@ -61,7 +66,7 @@ def prepare(recipe: TrainRecipe, out: Path, must_resume: bool = False) -> Traini
                 errors.append(f"tune.sampling is {count}; tune.layers = {setup.layers} are {len(setup.layers)} layers")
             if not isinstance(recipe.data, GeneratedScenes):
                 errors += padding_errors(base) if recipe.data.pad_square else []
-                errors += style_errors(base, recipe.data.style)
+                setup = replace(setup, template=training_template(base, recipe.prompt, recipe.data.style))
     if not isinstance(recipe.data, GeneratedScenes) and not unset:
         with collect_errors(errors):
             conversations = read_conversations(recipe.data)
@@ -91,23 +96,36 @@ def padding_errors(base: Checkpoint) -> list[str]:
     ]
 
 
-def style_errors(base: Checkpoint, style: Style) -> list[str]:
-    """Return an error if the data are read in a style whose code writes prompts otherwise than the base's evaluation.
+def training_template(base: Checkpoint, prompt: PromptSettings | None, style: Style) -> str | None:
+    """Return the chat template to train with, or None if it is the base's own.
 
     Raises:
-        VrbenchError: the base's tokenizer or chat template cannot be read.
+        VrbenchError: the base's template cannot be read, or it is not one that the style or the version is of.
     """
     from vrbench.models.hf_folder import load_tokenizer
-    from vrbench.models.load import first_folder
+    from vrbench.models.load import first_folder, with_template
 
-    if style == "vrbench":
-        return []
-    if family_of(base).prefix_sharing and vicuna_separator(load_tokenizer(first_folder(base))[0]) is not None:
-        return []
-    return [
-        f"data.style is {style!r}, which writes prompts as LLaVA-1.5 and Bunny were trained; the chat template of "
-        f"{base.id} writes others. Take a base that `vrbench convert` has made of theirs, or set data.style to vrbench"
-    ]
+    if prompt is None and style == "vrbench":
+        return None
+    separator, end, errors = None, "", []
+    if family_of(base).prefix_sharing:
+        tokenizer = with_template(load_tokenizer(first_folder(base))[0], base)
+        separator, end = vicuna_separator(tokenizer), tokenizer.eos_token
+    if prompt is not None and (separator is None or end != LLAMA_3_END):
+        errors.append(
+            f"prompt.version is {prompt.version!r}, a template of Bunny-Llama-3; {base.id} is not one that `vrbench "
+            "convert` has made. Leave prompt.version out: the base's own template is then used"
+        )
+    if style != "vrbench" and separator is None:
+        errors.append(
+            f"data.style is {style!r}, which writes prompts as LLaVA-1.5 and Bunny were trained; the chat template of "
+            f"{base.id} writes others. Take a base that `vrbench convert` has made of theirs, or set data.style to "
+            "vrbench"
+        )
+    raise_errors(errors)
+    if prompt is None or prompt.separator == separator:
+        return None
+    return vicuna_template(LLAMA_3_END, prompt.separator)
 
 
 def dry_run(recipe: TrainRecipe, out: Path, must_resume: bool = False) -> str:

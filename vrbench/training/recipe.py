@@ -258,10 +258,24 @@ class TuneStage(RecipeSection):
 STAGES: dict[str, type[RecipeSection]] = {"tower": TowerStage, "align": AlignStage, "tune": TuneStage}
 
 
+class PromptSettings(RecipeSection):
+    """How conversations are written, where it is not as the base's chat template does it."""
+
+    version: Literal["bunny", "visual-region"] = Field(
+        description="Whose template of Bunny-Llama-3: Bunny's has a space behind the system message and each question, "
+        "Visual-Region's nothing."
+    )
+
+    @property
+    def separator(self) -> str:
+        """What follows the system message and each question."""
+        return " " if self.version == "bunny" else ""
+
+
 class TrainRecipe(RecipeSection):
     """One training run: either tower and projector of a new base, or the tuning of layers of an existing one."""
 
-    added_later = ("stage", "warmup_from_zero", "tf32")
+    added_later = ("stage", "warmup_from_zero", "tf32", "prompt")
 
     name: str = Field(description="Name of the recipe.")
     makes: str = Field(description="Id of the checkpoint that it makes.")
@@ -280,6 +294,7 @@ class TrainRecipe(RecipeSection):
     tf32: bool = Field(default=False, description="TF32 for what is computed in float32, on GPUs that have it.")
     clip: float = Field(default=1.0, gt=0, description="Largest gradient norm.")
     data: DataSection = Field(description="The training data.")
+    prompt: PromptSettings | None = Field(default=None, description="The prompts, if not those of the base.")
     tower: TowerStage | None = Field(default=None, description="Stage 'tower'; goes with 'align'.")
     align: AlignStage | None = Field(default=None, description="Stage 'align'.")
     tune: TuneStage | None = Field(default=None, description="Stage 'tune'; stands alone.")

@@ -17,9 +17,10 @@ from torch import nn
 from transformers import TrainerCallback
 
 from vrbench.checkpoints import smollm2
-from vrbench.checkpoints.checkpoint import ADAPTER, DELTA, PROJECTOR, TOWER
+from vrbench.checkpoints.checkpoint import ADAPTER, DELTA, PROJECTOR, TEMPLATE, TOWER
 from vrbench.checkpoints.locate import relative_name
 from vrbench.core.errors import VrbenchError
+from vrbench.core.io import write_atomically
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import BaseRef, Lineage, LineageStep
 from vrbench.models import components, pocket
@@ -134,6 +135,8 @@ def tune_base(
         device, started, written=recipe.dtype, steps=len(losses), final_loss=sum(last) / len(last), **data.measure()
     )
     method = save_tuned(model, layers, recipe, settings, out)
+    if setup.template is not None:
+        write_atomically(out / TEMPLATE, setup.template)
     lineage = Lineage(
         id=recipe.makes, family=base.family, depth=base.depth, licence=base.lineage[0].licence if base.lineage else "",
         steps=(_step(recipe, layers, method=method, stage=recipe.stage, note=note),),
@@ -147,6 +150,8 @@ def _load(recipe: TrainRecipe, setup: TrainingSetup, device: torch.device) -> tu
     assert recipe.tune is not None
     is_pocket = setup.conversations is None
     vlm = load_llava(setup.base, device, "float32") if is_pocket else load_vlm(setup.base, device, recipe.dtype)
+    if setup.template is not None:
+        vlm.tokenizer.chat_template = setup.template
     torch.manual_seed(recipe.seed)
     has_lora = len(setup.layers) and recipe.tune.tuning == "lora"
     model = add_lora(vlm.model, setup.layers, recipe.tune) if has_lora else vlm.model
