@@ -168,7 +168,13 @@ class TestDraws:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"modules": "attention"}, {"tuning": "weights", "lr_projector": 1e-3}, {"lr_projector": 1e-3, "rank": 3}],
+    [
+        {},
+        {"modules": "attention"},
+        {"dora": True},
+        {"tuning": "weights", "lr_projector": 1e-3},
+        {"lr_projector": 1e-3, "rank": 3},
+    ],
 )
 def test_the_parameters_that_are_told_beforehand_are_those_that_learn(changes: dict[str, Any], tiny_llava: Any) -> None:
     from vrbench.models.resolve import resolve_checkpoint

@@ -95,6 +95,8 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, text: str, message: str) ->
         ({"tune.accumulate": "5"}, "tune.batch is 64.* tune.accumulate = 5"),
         ({"tune.rank": "null"}, "tune.rank and tune.alpha are needed for tuning 'lora'"),
         ({"tune.tuning": "weights", "tune.modules": "attention"}, "tune.modules is 'attention'.* 'lora'"),
+        ({"tune.tuning": "weights", "tune.dora": "true"}, "tune.dora is true, which needs tuning 'lora'"),
+        ({"tune.neftune": "0"}, "tune.neftune is 0"),
         ({"tune.layers": "none", "tune.lr_projector": "0"}, "nothing would be trained"),
         ({"tune.layers": "none", "tune.sampling": "2"}, "'none'.* tune.sampling"),
         ({"tune.average": "micro-batches"}, "needs tune.micro_batch"),

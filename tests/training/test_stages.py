@@ -150,3 +150,16 @@ class TestMeasures:
                 logs = model(input_ids=ids).logits.log_softmax(-1)[0, :-1]
             nats -= float(logs.gather(1, ids[0, 1:, None]).sum())
         assert packed.packed_llava(model).perplexity(words, passages) == pytest.approx(math.exp(nats / 5), rel=1e-4)
+
+
+def test_noise_on_embeddings_is_there_in_training_alone(data: EncodedImages) -> None:
+    def trained(**changes: Any) -> tuple[list[float], Any]:
+        of = recipe(tune=SETTINGS.model_copy(update=changes))
+        torch.manual_seed(0)
+        model = add_lora(tiny.llava(), LayerSet.of([1, 3], tiny.DEPTH), SETTINGS)
+        return tuned(packed.packed_llava(model), data, of), model
+
+    (plain, _), (again, _), (noisy, model) = trained(), trained(), trained(neftune=50.0)
+    assert plain == again and abs(noisy[0] - plain[0]) > 1e-3
+    embedding = model.get_input_embeddings()
+    assert torch.equal(embedding.train()(torch.tensor([[3, 4]]))[0], embedding.weight[[3, 4]])

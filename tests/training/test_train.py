@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
 
 from tests.training.tiny_pocket import BASE, DEPTH, TUNE, TUNED, tiny_pocket, trained_base, trained_tuned  # noqa: F401
@@ -155,6 +156,22 @@ class TestOtherTunings:
         found, changed = self.made(base, tmp_path / "out", modules="attention", lr_projector="0")
         assert set(found.weights) == {"adapter_model.safetensors"}
         assert changed and all(".self_attn." in name for name in changed)
+
+    @pytest.mark.parametrize("options", [("rslora",), ("dora",), ("dora", "rslora")])
+    def test_variants_of_lora_are_merged_as_peft_merges_them(
+        self, base: Path, tmp_path: Path, options: tuple[str, ...]
+    ) -> None:
+        found, changed = self.made(
+            base, tmp_path / "out", lr_projector="0", alpha="3", **dict.fromkeys(options, "true")
+        )
+        assert found.steps[0].method == "+".join(options)
+        below = load_vlm(resolve_checkpoint(str(base))).model
+        merged = PeftModel.from_pretrained(below, tmp_path / "out").merge_and_unload().state_dict()
+        ours = state_of(tmp_path / "out")
+        assert len(changed) == len(TUNED) * 7
+        assert all(torch.allclose(ours[name], merged[name], rtol=0, atol=1e-6) for name in ours)
+        names = load_file(tmp_path / "out" / "adapter_model.safetensors")
+        assert any("magnitude_vector" in name for name in names) == ("dora" in options)
 
     def test_a_pruned_checkpoint_is_healed(self, base: Path, tuned: Path, tmp_path: Path) -> None:
         pruned = tmp_path / "pruned"

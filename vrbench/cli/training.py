@@ -45,6 +45,7 @@ def train(
       tune.tuning              lora, or weights: writes an adapter, or a delta
       tune.modules             modules with LoRA: all, or attention
       tune.rank, .alpha        LoRA's rank and alpha; also tune.dropout
+      tune.rslora, .dora       true for rsLoRA's factor, for DoRA; tune.neftune=5 adds noise to embeddings (NEFTune)
       tune.sampling, .every    LISA: number of layers trained at a time, and steps until other layers are drawn
       tune.steps or .epochs    length of the training
       tune.batch, .accumulate  samples per step over all devices, and gradient accumulation steps

@@ -9,7 +9,7 @@ For a pass over n tokens, in bytes, with b bytes an element of the computation (
                    8 hidden                          the inputs of two norms in float32
                  + b (queries + keys + values + heads' output)
                  + b (gate + up + activated gate)    or b times the first linear's output, without a gate
-                 + LoRA: (b, and 1 with dropout) x inputs, and b x rank, of each adapted linear
+                 + LoRA: (b, and 1 with dropout) x inputs, and b x rank, of each adapted linear (DoRA: and b x outputs)
                  + whole weights: b (4 hidden + inputs of the last linear)
                  with checkpointing, b hidden a layer and all of the above once
                  logits: (b + 8) x vocabulary, for the share of tokens with a label
@@ -169,7 +169,9 @@ class TuneCost:
         layers = [self.layers[i] for i in self.tuned]
         if self.settings.tuning == "weights":
             return sum(layer.parameters for layer in layers)
-        return self._rank * sum(sum(shape) for layer in layers for shape in self._adapted(layer))
+        adapted = [shape for layer in layers for shape in self._adapted(layer)]
+        norms = sum(outputs for outputs, _ in adapted) if self.settings.dora else 0
+        return self._rank * sum(sum(shape) for shape in adapted) + norms
 
     @property
     def trained_projector(self) -> int:
@@ -190,7 +192,10 @@ class TuneCost:
         if self.settings.tuning == "weights":
             return kept + self.size * (4 * self.hidden + layer.ffn)
         each = self.size + (1 if self.settings.dropout else 0)
-        return kept + sum(each * inputs + self.size * self._rank for _, inputs in self._adapted(layer))
+        products = self.size if self.settings.dora else 0
+        return kept + sum(
+            each * inputs + self.size * self._rank + products * outputs for outputs, inputs in self._adapted(layer)
+        )
 
     def memory(self, rows: Rows) -> dict[str, float]:
         """Return part of the memory -> bytes on one device; see the formula above."""

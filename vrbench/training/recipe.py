@@ -165,7 +165,7 @@ class TuneStage(RecipeSection):
 
     added_later = (
         "tuning", "modules", "sampling", "every", "epochs", "accumulate", "schedule", "weight_decay", "checkpointing",
-        "save_every", "beta2", "average", "micro_batch",
+        "save_every", "beta2", "average", "micro_batch", "rslora", "dora", "neftune",
     )  # fmt: skip
 
     layers: str = Field(
@@ -177,6 +177,15 @@ class TuneStage(RecipeSection):
     rank: int | None = Field(default=None, gt=0, description="LoRA rank.")
     alpha: float | None = Field(default=None, gt=0, description="LoRA alpha.")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="LoRA dropout.")
+    rslora: bool = Field(
+        default=False, description="rsLoRA (arXiv 2312.03732): LoRA's factor is alpha / sqrt(rank), not alpha / rank."
+    )
+    dora: bool = Field(
+        default=False, description="DoRA (arXiv 2402.09353): LoRA turns the weights, and their norms are trained too."
+    )
+    neftune: float | None = Field(
+        default=None, gt=0, description="NEFTune (arXiv 2310.05914): the alpha of noise added to embeddings of tokens."
+    )
     sampling: int | None = Field(
         default=None, gt=0, description="Train this many of the layers at a time, redrawn every `every` steps (LISA)."
     )
@@ -220,6 +229,9 @@ class TuneStage(RecipeSection):
             errors.append("tune.rank and tune.alpha are needed for tuning 'lora'")
         if self.tuning == "weights" and self.modules != "all":
             errors.append(f"tune.modules is {self.modules!r}, which needs tuning 'lora'")
+        for option in ("rslora", "dora"):
+            if self.tuning == "weights" and getattr(self, option):
+                errors.append(f"tune.{option} is true, which needs tuning 'lora'")
         if no_layers and self.lr_projector == 0:
             errors.append("tune.layers is 'none' and tune.lr_projector 0: nothing would be trained")
         if no_layers and self.sampling is not None:

@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 from vrbench.checkpoints import smollm2
 from vrbench.checkpoints.checkpoint import ADAPTER, DELTA, PROJECTOR, TEMPLATE, TOWER
 from vrbench.checkpoints.locate import relative_name
+from vrbench.checkpoints.lora_adapter import adapter_method, read_adapter_config
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import write_atomically
 from vrbench.core.layers import LayerSet
@@ -206,7 +207,7 @@ def save_tuned(model: Any, layers: LayerSet, recipe: TrainRecipe, settings: Tune
         prefix = components.projector_prefix(inner)
         projector = {name.removeprefix(prefix): value for name, value in components.projector_parameters(inner).items()}
         save_tensors(projector, out / PROJECTOR, recipe.dtype)
-    return "lora" if len(layers) else "projector"
+    return adapter_method(read_adapter_config(out)) if len(layers) else "projector"
 
 
 def _save_adapter(model: Any, recipe: TrainRecipe, out: Path) -> None:

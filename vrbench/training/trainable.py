@@ -33,6 +33,7 @@ def add_lora(model: Any, layers: LayerSet, settings: TuneStage) -> Any:
 
     config = LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, bias="none",
+        use_rslora=settings.rslora, use_dora=settings.dora,
         target_modules=_target_pattern(model, layers, settings),
     )  # fmt: skip
     with warnings.catch_warnings():

@@ -89,6 +89,7 @@ class TrainingConfig:
         micro_batch: samples of a micro-batch, of whose mean losses the step's is the mean; none: of items alone.
         reporting: where the curves go.
         flops: of the batches, for MFU.
+        neftune: alpha of the noise on embeddings of tokens; none for no noise.
     """
 
     label: str
@@ -109,6 +110,7 @@ class TrainingConfig:
     tf32: bool = False
     reporting: Reporting = NO_REPORTS
     flops: BatchFlops | None = None
+    neftune: float | None = None
 
     @classmethod
     def from_recipe(
@@ -116,7 +118,7 @@ class TrainingConfig:
         state: Path | None, reporting: Reporting = NO_REPORTS,
     ) -> TrainingConfig:  # fmt: skip
         """Return the settings that a recipe has for one of its stages."""
-        names = ("accumulate", "schedule", "beta2", "micro_batch")
+        names = ("accumulate", "schedule", "beta2", "micro_batch", "neftune")
         own = {name: getattr(stage, name) for name in names if hasattr(stage, name)}
         return cls(
             label, steps, stage.batch, warmup=recipe.warmup, clip=recipe.clip, seed=recipe.seed, dtype=recipe.dtype,
@@ -167,6 +169,10 @@ class LossModule(nn.Module):
         if torch.is_grad_enabled() and not loss.requires_grad:  # texts alone, where the projector alone is trained
             loss = loss + 0 * torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum()
         return {"loss": loss}
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the embedding of tokens, which NEFTune adds noise to."""
+        return self.model.get_input_embeddings()  # type: ignore[operator]
 
     def train(self, mode: bool = True) -> LossModule:
         """Set the mode as usual, but only when it changes: the Trainer sets it in every step."""
@@ -398,7 +404,7 @@ def _arguments(config: TrainingConfig, data: TrainingData, folder: Path, device:
         max_grad_norm=config.clip, seed=config.seed, bf16=config.dtype == "bfloat16", use_cpu=not on_gpu,
         save_strategy="steps" if config.save_every and config.state else "no", save_steps=config.save_every or 1,
         logging_strategy="no", logging_nan_inf_filter=False, report_to="none", disable_tqdm=True,
-        run_name=f"{config.reporting.name} {config.label}",
+        run_name=f"{config.reporting.name} {config.label}", neftune_noise_alpha=config.neftune,
         remove_unused_columns=False, dataloader_num_workers=data.workers, dataloader_pin_memory=on_gpu,
         accelerator_config={"non_blocking": on_gpu}, ddp_broadcast_buffers=False,
         ddp_find_unused_parameters=config.samples_layers or data.has_unused_parameters,
