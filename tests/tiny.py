@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vrbench.checkpoints.checkpoint import WHOLE_LLM
 from vrbench.core.cache import file_digest
 from vrbench.core.errors import collect_errors
 from vrbench.core.io import write_atomically
@@ -154,17 +155,19 @@ def _saved_adapter(layers: tuple[int, ...], depth: int, hidden: int, seed: int) 
 
 
 def save_delta(
-    model: Any, layers: LayerSet, base: str, folder: Path, *, id_: str = "", step: LineageStep | None = None
-) -> Path:
+    model: Any, layers: LayerSet, base: str, folder: Path, *, id_: str = "", step: LineageStep | None = None,
+    method: str = "weights",
+) -> Path:  # fmt: skip
     """Write the folder of a tiny model with some whole layers and the projector tuned; returns the folder."""
-    from vrbench.models.components import layer_parameters, projector_parameters
+    from vrbench.models.components import layer_parameters, outside_parameters, projector_parameters
     from vrbench.models.resolve import resolve_checkpoint
 
     folder.mkdir()
     tensors = layer_parameters(model, layers) | projector_parameters(model)
+    tensors |= outside_parameters(model) if method == WHOLE_LLM else {}
     save_file({n: p.detach().contiguous() for n, p in tensors.items()}, folder / "delta.safetensors", {"format": "pt"})
     below = resolve_checkpoint(base)
-    about = {"kind": "trained", "layers": str(layers), "depth": below.depth, "method": "weights"}
+    about = {"kind": "trained", "layers": str(layers), "depth": below.depth, "method": method}
     trained = step.model_copy(update=about) if step else LineageStep.model_validate(about)
     mark(folder, base, below.digest, [trained], below.depth)
     edit_json(folder / "vrbench.json", family=below.family, **({"id": id_} if id_ else {}))

@@ -15,7 +15,8 @@ from tests import tiny
 from tests.tiny import checkpoint_errors, save_delta
 from vrbench.core.cache import file_digest
 from vrbench.core.layers import LayerSet
-from vrbench.models.resolve import resolve_checkpoint
+from vrbench.models.load import load_model
+from vrbench.models.resolve import inspect_checkpoint, resolve_checkpoint
 
 
 @pytest.fixture
@@ -78,6 +79,11 @@ class TestFaults:
         (fault,) = checkpoint_errors(str(delta))
         assert "no step with layers trained by method 'weights'" in fault
 
+    def test_embeddings_that_the_lineage_does_not_name(self, delta: Path) -> None:
+        rewrite(delta, lambda tensors: tensors.update({"norm.weight": torch.zeros(48)}))
+        (fault,) = checkpoint_errors(str(delta))
+        assert "has 'norm.weight', which its model does not have" in fault
+
     def test_an_adapter_beside_it(self, tiny_llava: Path, delta: Path) -> None:
         tiny.save_adapter(delta, tiny_llava)
         files = {p.name: file_digest(p) for p in delta.glob("*.safetensors")}
@@ -95,3 +101,37 @@ class TestFaults:
         tiny.edit_json(base / "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
         folder = tiny.save_adapter(tmp_path / "a", base)
         assert any("quantized (bitsandbytes, 4 bits)" in fault for fault in checkpoint_errors(str(folder)))
+
+
+class TestWholeLLM:
+    """A delta of layers, embeddings, final norm and head, as LISA writes it."""
+
+    @pytest.fixture
+    def base(self, tmp_path: Path) -> Path:
+        """A model whose file holds its embedding a second time, as the head."""
+        folder = tiny.save_llava(tmp_path / "base")
+        file = folder / "model.safetensors"
+        tensors = load_file(file)
+        (name,) = (name for name in tensors if name.endswith("embed_tokens.weight"))
+        save_file({**tensors, "lm_head.weight": tensors[name].clone()}, file, {"format": "pt"})
+        return folder
+
+    @pytest.fixture
+    def whole(self, base: Path, tmp_path: Path) -> Path:
+        model = tiny.llava()
+        model.model.language_model.embed_tokens.weight.data += 1
+        return save_delta(model, LayerSet.of((1,), 4), str(base), tmp_path / "delta", method="weights+embeddings")
+
+    def test_a_tied_head_follows_the_embedding(self, base: Path, whole: Path) -> None:
+        assert {"embed_tokens.weight", "norm.weight"} < load_file(whole / "delta.safetensors").keys()
+        model, before = (load_model(resolve_checkpoint(str(f)), torch.float32) for f in (whole, base))
+        assert torch.equal(model.lm_head.weight, before.lm_head.weight + 1)
+        assert model.lm_head.weight is model.get_input_embeddings().weight
+        told = inspect_checkpoint(str(whole))
+        assert told.against is not None and told.against.others == ("embeddings",)
+        assert told.parameters == inspect_checkpoint(str(base)).parameters
+
+    def test_none_of_them_may_be_missing(self, whole: Path) -> None:
+        rewrite(whole, lambda tensors: tensors.pop("norm.weight"))
+        (fault,) = checkpoint_errors(str(whole))
+        assert "lacks 'norm.weight'" in fault

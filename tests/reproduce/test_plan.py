@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +12,10 @@ from vrbench.core.layers import select_layers
 from vrbench.reproduce.build import ExperimentRequest, build
 from vrbench.reproduce.experiments import EXPERIMENTS
 from vrbench.reproduce.families import FAMILIES
-from vrbench.reproduce.plan import Plan, PlanStep, step_digests
+from vrbench.reproduce.plan import Plan, PlanStep, load_plan, merge_with_stored, step_digests
 from vrbench.reproduce.plan_builder import step_minutes, wall_minutes
+
+PUBLISHED = Path(__file__).parents[2] / "leaderboards" / "reproduce"
 
 
 def plan(tables: str = "all", family: str = "pocket", seeds: int = 1, **more: object) -> Plan:
@@ -83,8 +86,20 @@ class TestTables:
         assert rows(whole, "strategies") == [
             "full", "sparse-uniform", "bottom", "middle-low", "middle-high", "top", "hybrid", "random", "attention",
             "change", "block-influence", "multimodal-block-influence", "angular", "angular-weights", "fisher",
-            "lora-norm", "lisa", "lora-attention", "weights", "weights-sparse-uniform",
+            "lora-norm", "layer-sampling", "lisa", "lora-attention", "weights", "weights-sparse-uniform",
         ]  # fmt: skip
+
+    def test_lisa_is_the_paper_s_and_layer_sampling_keeps_the_steps_that_were_published(self, whole: Plan) -> None:
+        trained = steps(whole, "train")
+        lisa, sampling = trained["train-lisa-with-embeddings-s0"], trained["train-lisa-s0"]
+        assert (lisa.arguments["tune.sampling"], sampling.arguments["tune.sampling"]) == ("lisa:8", 8)
+        assert lisa.minutes == sampling.minutes
+        published = load_plan(PUBLISHED / "pocket")
+        assert step_digests(published).items() <= step_digests(plan(seeds=3)).items()
+        assert (
+            merge_with_stored(plan(seeds=3), PUBLISHED / "pocket").entries[: len(published.entries)]
+            == published.entries
+        )
 
     def test_strategies_are_of_eight_layers_by_heuristic_or_from_the_full_model(self, whole: Plan) -> None:
         trained = steps(whole, "train")

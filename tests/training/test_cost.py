@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import TrainerCallback
 
 from tests import tiny
 from tests.training import packed
@@ -130,6 +131,31 @@ class TestBackward:
         assert moved == [set(sample_layers(study.layers, 1, study.recipe.seed, step // 2)) for step in range(12)]
         assert set.union(*moved) == {3, 5}
 
+    def test_lisa_trains_embeddings_and_norm_in_every_step(self) -> None:
+        of = settings(tuning="weights", sampling="lisa:1", every=2)
+        study = Study(of)
+        llm = study.whole.model.language_model
+        moved: list[set[Any]] = []
+        watched: dict[Any, nn.Module] = {"embeddings": llm.embed_tokens, "norm": llm.norm} | dict(enumerate(llm.layers))
+
+        class Note(TrainerCallback):
+            def values(self) -> dict[Any, list[torch.Tensor]]:
+                return {name: [p.detach().clone() for p in part.parameters()] for name, part in watched.items()}
+
+            def on_step_begin(self, *_: Any, **given: Any) -> None:
+                self.before = self.values()
+
+            def on_step_end(self, *_: Any, **given: Any) -> None:
+                after = self.values()
+                pairs = {name: zip(after[name], self.before[name], strict=True) for name in after}
+                moved.append({name for name in pairs if any(not torch.equal(a, b) for a, b in pairs[name])})
+
+        tune(study.model, study.layers, study.data, study.recipe, CPU, callbacks=[Note()])
+        steps = range(len(moved))
+        drawn = [set(sample_layers(study.layers, 1, study.recipe.seed, step // 2)) for step in steps]
+        assert moved == [one | {"embeddings", "norm"} for one in drawn]
+        assert study.whole.lm_head.weight is llm.embed_tokens.weight
+
 
 class TestCheckpointing:
     def test_it_keeps_less_and_changes_nothing(self) -> None:
@@ -174,6 +200,7 @@ class TestDraws:
         {"dora": True},
         {"tuning": "weights", "lr_projector": 1e-3},
         {"lr_projector": 1e-3, "rank": 3},
+        {"tuning": "weights", "sampling": "lisa:1"},
     ],
 )
 def test_the_parameters_that_are_told_beforehand_are_those_that_learn(changes: dict[str, Any], tiny_llava: Any) -> None:
@@ -187,7 +214,7 @@ def test_the_parameters_that_are_told_beforehand_are_those_that_learn(changes: d
     unfreeze(model, groups, torch.float32)
     learning_ones = sum(p.numel() for p in model.parameters() if p.requires_grad)
     cost = TuneCost(checkpoint_shapes(resolve_checkpoint(str(tiny_llava))), "llava", layers, of)
-    assert cost.trained_layers + cost.trained_projector == learning_ones
+    assert cost.trained_layers + cost.trained_projector + cost.trained_others == learning_ones
     assert learning_ones == sum(p.numel() for group in groups for p in group.parameters)
 
 

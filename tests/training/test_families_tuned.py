@@ -11,8 +11,12 @@ import torch
 
 from tests import tiny, tiny_families
 from tests.training.conversation_samples import LATER, ONE, SEVERAL, TWO, WORDS
+from vrbench.checkpoints.checkpoint import DELTA
 from vrbench.checkpoints.families import FAMILIES
+from vrbench.checkpoints.parameter_names import is_outside_layers
+from vrbench.checkpoints.safetensors_index import read_header
 from vrbench.core.errors import VrbenchError, error_messages
+from vrbench.core.layers import LayerSet
 from vrbench.models import components
 from vrbench.models.load import load_model, load_vlm
 from vrbench.models.resolve import inspect_checkpoint, resolve_checkpoint
@@ -21,7 +25,7 @@ from vrbench.training.conversation_batches import collate
 from vrbench.training.conversation_encoder import ConversationEncoder
 from vrbench.training.recipe import TrainRecipe
 from vrbench.training.run import train
-from vrbench.training.trainable import unwrap_peft
+from vrbench.training.trainable import sample_layers, unwrap_peft
 
 LAYERS = "1,3"
 ASKED = (ONE, SEVERAL, TWO, WORDS, LATER)
@@ -122,6 +126,28 @@ def test_the_written_folder_is_the_tuned_model(family: str, tuning: str, tmp_pat
     told = inspect_checkpoint(str(out))
     assert told.against is not None and told.parameters == inspect_checkpoint(str(base)).parameters
     assert (told.against.tuned, told.against.others) == ("1,3", ("projector",))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lisa_writes_embeddings_norm_and_head(family: str, tmp_path: Path, trained: list[Any]) -> None:
+    base = base_of(family, tmp_path / "base")
+    batch = 4 if family == "paligemma" else 2  # enough for an image to be among them
+    asked = recipe(base, tmp_path, tuning="weights", sampling="lisa:1", checkpointing=True, batch=batch)
+    out = train(asked, tmp_path / "tuned", device="cpu")
+    step = resolve_checkpoint(str(out)).lineage[0].steps[-1]
+    assert (step.method, step.layers) == ("weights+embeddings", LAYERS)
+    model = load_model(resolve_checkpoint(str(out)), torch.float32)
+    before = load_model(resolve_checkpoint(str(base)), torch.float32)
+    pairs = zip(model.named_parameters(), trained[0].parameters(), strict=True)
+    assert all(torch.equal(ours, theirs) for (_, ours), theirs in pairs)
+    assert changed(model, before) == ({*sample_layers(LayerSet.of([1, 3], tiny.DEPTH), 1, 0, 0)}, True, True)
+    is_tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    names = {"embed_tokens.weight", "norm.weight", *(() if is_tied else ("lm_head.weight",))}
+    stored = read_header(out / DELTA)
+    assert {name for name in stored if is_outside_layers(name)} == names
+    told = inspect_checkpoint(str(out)).against
+    heads = () if is_tied else ("head",)
+    assert told is not None and {*told.others} == {"embeddings", "final norm", *heads, "projector"}
 
 
 def test_a_base_that_is_pruned_and_tuned_itself(tmp_path: Path, trained: list[Any]) -> None:

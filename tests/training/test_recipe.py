@@ -102,6 +102,9 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, text: str, message: str) ->
         ({"tune.average": "micro-batches"}, "needs tune.micro_batch"),
         ({"tune.micro_batch": "8"}, "tune.micro_batch is 8, which needs tune.average = micro-batches"),
         ({"tune.average": "micro-batches", "tune.micro_batch": "5"}, "not a multiple of tune.micro_batch = 5"),
+        ({"tune.sampling": "lisa:2"}, "tune.sampling is 'lisa:2', which needs tuning 'weights'"),
+        ({"tune.sampling": "liza:2"}, "tune.sampling is 'liza:2'; write .* 'lisa:2' or 'layer-sampling:2'"),
+        ({"tune.sampling": "0"}, "tune.sampling is 0; write"),
         ({"tune.schedule": "cosin"}, "tune.schedule is 'cosin'"),
         ({"data.shar": "0.5"}, r"'data\.shar'.* mean 'share'"),
         ({"stage": "heel"}, "stage is 'heel'"),
@@ -110,6 +113,16 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, text: str, message: str) ->
 def test_keys_that_do_not_go_together_are_refused(changes: dict[str, str], fault: str) -> None:
     with pytest.raises(VrbenchError, match=fault):
         load("pocket-full", changes)
+
+
+def test_a_number_alone_is_layer_sampling() -> None:
+    """As recipes of before have it; the digests are those of before."""
+    number, named, lisa = (
+        load("pocket-weights", {"tune.sampling": given}) for given in ("8", "layer-sampling:8", "lisa:8")
+    )
+    assert number == named and number.tune is not None and lisa.tune is not None
+    assert number.digest_content()["tune"]["sampling"] == 8 and lisa.digest != number.digest
+    assert [(t.layers_at_a_time, t.is_lisa) for t in (number.tune, lisa.tune)] == [(8, False), (8, True)]
 
 
 def test_a_section_tells_all_its_faults() -> None:

@@ -138,10 +138,15 @@ class TestOtherTunings:
         assert places == set(TUNED)
         assert any(".multi_modal_projector." in name for name in changed)
 
-    def test_lisa_tunes_those_that_were_drawn(self, base: Path, tmp_path: Path) -> None:
-        asked = {"tuning": "weights", "sampling": "1", "every": "1", "layers": "all"}
+    @pytest.mark.parametrize("sampling", ["lisa:1", "layer-sampling:1"])
+    def test_those_layers_are_tuned_that_were_drawn(self, sampling: str, base: Path, tmp_path: Path) -> None:
+        asked = {"tuning": "weights", "sampling": sampling, "every": "1", "layers": "all"}
         found, changed = self.made(base, tmp_path / "out", **asked)
-        places = {int(name.split(".layers.")[1].split(".")[0]) for name in changed if ".language_model." in name}
+        outside = {
+            name for name in changed if name.endswith(("embed_tokens.weight", "lm_head.weight", "model.norm.weight"))
+        }
+        assert len(outside) == (3 if sampling == "lisa:1" else 0)
+        places = {int(n.split(".layers.")[1].split(".")[0]) for n in changed - outside if ".language_model." in n}
         expected = {layer for step in range(2) for layer in sample_layers(LayerSet.all(DEPTH), 1, 3, step)}
         assert expected <= places  # rounding to bfloat16 changes the others
         assert found.steps[0].layers == "all"
@@ -227,6 +232,18 @@ class TestGoneOn:
         train(str(found), out, device="cpu", must_resume=True)
         assert lineage(out).weights == lineage(tuned).weights
         assert not (out / "state").exists()
+
+    def test_a_state_of_lisa_holds_the_embeddings(
+        self, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = {**TUNE, "base": str(base), "tune.tuning": "weights", "tune.sampling": "lisa:1", "tune.every": "1"}
+        whole = train("pocket-region", tmp_path / "whole", asked, device="cpu")
+        with monkeypatch.context() as patch:
+            patch.setattr(stages, "save_tensors", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+            with pytest.raises(OSError, match="disk full"):
+                train("pocket-region", tmp_path / "out", asked, device="cpu")
+        train("pocket-region", tmp_path / "out", asked, device="cpu", must_resume=True)
+        assert lineage(tmp_path / "out").weights == lineage(whole).weights
 
     def test_there_has_to_be_a_state_where_one_is_asked_for(self, base: Path, tuned: Path, tmp_path: Path) -> None:
         asked = {**TUNE, "base": str(base)}

@@ -22,7 +22,14 @@ from tests.training.packed import CPU
 from vrbench.core.errors import VrbenchError
 from vrbench.training.checkpoint_folder import LOSSES, claim_states, newest_state
 from vrbench.training.monitor import Throughput
-from vrbench.training.trainer import ParameterGroup, TrainingConfig, TrainingData, fit, shuffled_passes
+from vrbench.training.trainer import (
+    ParameterGroup,
+    TrainingConfig,
+    TrainingData,
+    _validate_sharding,
+    fit,
+    shuffled_passes,
+)
 
 HARD = {"accumulate": 2, "sampling": 2, "every": 2}
 """Beside dropout: what a training that goes on could get wrong."""
@@ -144,6 +151,12 @@ class TestSplit:
         assert losses == pytest.approx(whole[1], rel=1e-5)
         for name, tensor in ours.items():
             assert torch.allclose(tensor, whole[0][name], atol=2e-5), name
+
+    def test_layers_in_turns_are_refused_where_weights_are_sharded(self) -> None:
+        """FSDP2's weights are other objects than those whose `requires_grad` changes: all layers would be trained."""
+        sharded: Any = SimpleNamespace(model=SimpleNamespace(is_sharded=True))
+        with pytest.raises(VrbenchError, match=r"tune\.sampling has no effect with FSDP"):
+            _validate_sharding(sharded, TrainingConfig("tune", 1, 1, samples_layers=True))
 
     def test_a_batch_that_cannot_be_split_is_refused(self) -> None:
         with pytest.raises(VrbenchError, match="batch of 2 cannot be split evenly over 1 devices times 3 parts"):

@@ -20,6 +20,9 @@ TEMPLATE = "chat_template.jinja"
 OVERLAY_FILES = (ADAPTER, DELTA, PROJECTOR, TOWER)
 """Weight files of a folder that changes another checkpoint."""
 
+WHOLE_LLM = "weights+embeddings"
+"""Method of a lineage's step: like 'weights', and embeddings, final norm and head were trained too (LISA)."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:

@@ -7,13 +7,11 @@ from functools import cache
 from pydantic import Field
 
 from vrbench.checkpoints.checkpoint import Checkpoint
-from vrbench.checkpoints.parameter_names import format_layers, rename_layer
+from vrbench.checkpoints.parameter_names import OUTSIDE_LAYERS, format_layers, rename_layer
 from vrbench.checkpoints.tensor_index import TensorIndex, same_values
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import Record
-
-OUTSIDE_LAYERS = {"embed_tokens": "embeddings", "lm_head": "head", "norm": "final norm"}
 
 
 class BaseDiff(Record):

@@ -54,6 +54,12 @@ def _default_depth(folder: Path) -> int:
         return 0  # the family's own check reports what is wrong
 
 
+def may_tie_head(folder: Path) -> bool:
+    """Return whether config.json says, at some level, that the head is the embedding."""
+    config = read_json(folder / "config.json")
+    return any(part.get("tie_word_embeddings") for part in (config, config.get("text_config") or {}))
+
+
 def is_author_layout(folder: Path) -> bool:
     """Return whether config.json is that of LLaVA's or Bunny's code, with the parts named beside the decoder's keys."""
     config = read_json(folder / "config.json")

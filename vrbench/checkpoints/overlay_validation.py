@@ -12,11 +12,14 @@ from vrbench.checkpoints.checkpoint import (
     OVERLAY_FILES,
     PROJECTOR,
     TOWER,
+    WHOLE_LLM,
     Checkpoint,
     LayerEdit,
 )
 from vrbench.checkpoints.families import FAMILIES, projector_names, projector_prefix
+from vrbench.checkpoints.model_config import may_tie_head
 from vrbench.checkpoints.parameter_names import (
+    HEAD,
     IGNORED_BUFFERS,
     PROJECTOR_PREFIX,
     TOWER_PREFIX,
@@ -25,6 +28,7 @@ from vrbench.checkpoints.parameter_names import (
     compare_shapes,
     first_of,
     format_layers,
+    is_outside_layers,
     layer_index,
     shapes_of,
     without_layers,
@@ -88,7 +92,7 @@ def validate_overlay(
     if ADAPTER in has or (folder / ADAPTER_CONFIG).is_file():
         errors += _validate_adapter(folder, own, below, depth, projector)
     if DELTA in has:
-        errors += _validate_delta(folder, own, below, depth, projector)
+        errors += _validate_delta(folder, own, base, below, depth, projector)
     if PROJECTOR in has:  # a tower may contain the projector
         shapes = {name: below[name] for name in projector}
         errors += _validate_part(folder / PROJECTOR, shapes, projector_prefix(base.family))
@@ -109,10 +113,10 @@ def _validate_adapter(
 
 
 def _validate_delta(
-    folder: Path, own: Lineage, below: dict[str, Shape], depth: int, projector: frozenset[str]
+    folder: Path, own: Lineage, base: Checkpoint, below: dict[str, Shape], depth: int, projector: frozenset[str]
 ) -> list[str]:
-    """Return why the delta is not exactly the layers that its lineage states, and the projector."""
-    layers = _trained_layers(own, depth, ("weights",))
+    """Return why the delta is not exactly what its lineage states: layers, maybe embeddings, and the projector."""
+    layers = _trained_layers(own, depth, ("weights", WHOLE_LLM))
     if not layers:
         return [f"{folder} has {DELTA}, but its lineage has no step with layers trained by method 'weights'"]
     header = read_header(folder / DELTA)
@@ -120,7 +124,24 @@ def _validate_delta(
     if unexpected:
         return [f"{folder / DELTA} has {first_of(sorted(unexpected))}, which is not a canonical name"]
     found = {name: tensor.shape for name, tensor in header.items()}
-    return compare_shapes(folder / DELTA, found, delta_shapes(below, projector, layers), list_all=True)
+    expected = delta_shapes(below, projector, layers)
+    if any(step.method == WHOLE_LLM for step in own.steps):
+        expected |= outside_shapes(base, below, has_head=HEAD in found)
+    return compare_shapes(folder / DELTA, found, expected, list_all=True)
+
+
+def outside_shapes(base: Checkpoint, below: dict[str, Shape], has_head: bool = False) -> dict[str, Shape]:
+    """Return canonical name -> shape of the LLM's weights outside its layers: embeddings, final norm, head.
+
+    Args:
+        base: the checkpoint that they are from.
+        below: its shapes.
+        has_head: keep a stored head that may be the embedding.
+    """
+    outside = {name: shape for name, shape in below.items() if is_outside_layers(name)}
+    if not has_head and may_tie_head(base.root.path):
+        outside.pop(HEAD, None)
+    return outside
 
 
 def delta_shapes(below: dict[str, Shape], projector: frozenset[str], layers: set[int]) -> dict[str, Shape]:

@@ -21,6 +21,10 @@ WRAPPERS = {"base_model", "model", "language_model", "text_model"}
 TOWER_WRAPPER = "vision_model"
 """A wrapper inside of a vision tower; elsewhere it is the tower itself, whose layers have numbers."""
 
+HEAD = "lm_head.weight"
+OUTSIDE_LAYERS = {"embed_tokens": "embeddings", "lm_head": "head", "norm": "final norm"}
+"""First part of the canonical name of an LLM's weights outside its layers -> their name in words."""
+
 IGNORED_BUFFERS = ("rotary_emb.inv_freq", "position_ids")
 """Ends of the names of buffers that older files carry; they affect no answer."""
 
@@ -40,6 +44,11 @@ def layer_index(name: str) -> int | None:
     """Return the decoder layer of a canonical name; None outside the decoder (towers, projector, embeddings)."""
     found = re.match(r"layers\.(\d+)\.", name)
     return int(found[1]) if found else None
+
+
+def is_outside_layers(name: str) -> bool:
+    """Return whether a canonical name is of the LLM's embeddings, final norm or head."""
+    return name.partition(".")[0] in OUTSIDE_LAYERS
 
 
 def validate_unique_names(

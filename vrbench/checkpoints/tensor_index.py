@@ -18,7 +18,9 @@ from vrbench.checkpoints import llava_shapes
 from vrbench.checkpoints.checkpoint import ADAPTER, OVERLAY_FILES, PROJECTOR, TOWER, Checkpoint, LayerEdit
 from vrbench.checkpoints.families import FAMILIES, projector_prefix
 from vrbench.checkpoints.lora_adapter import saved_name
+from vrbench.checkpoints.model_config import may_tie_head
 from vrbench.checkpoints.parameter_names import (
+    HEAD,
     IGNORED_BUFFERS,
     PROJECTOR_PREFIX,
     TOWER_PREFIX,
@@ -30,7 +32,6 @@ from vrbench.checkpoints.parameter_names import (
 from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
 from vrbench.checkpoints.safetensors_index import TensorInfo, read_header, weight_files
 from vrbench.core.errors import VrbenchError
-from vrbench.core.io import read_json
 from vrbench.core.schemas import Record
 
 BLOCK = 1 << 22
@@ -209,9 +210,9 @@ def _stored_tensors(folder: Path) -> dict[str, TensorLocation]:
     found: dict[str, TensorLocation] = {}
     for file in weight_files(folder):
         found |= _tensors_in(file)
-    head, embedding = found.get("lm_head.weight"), found.get("embed_tokens.weight")
-    if head and embedding and _is_tied(folder) and same_values(head, embedding):
-        del found["lm_head.weight"]  # the embedding, stored once more; a different one would be loaded as it is
+    head, embedding = found.get(HEAD), found.get("embed_tokens.weight")
+    if head and embedding and may_tie_head(folder) and same_values(head, embedding):
+        del found[HEAD]  # the embedding, stored once more; a different one would be loaded as it is
     return found
 
 
@@ -223,11 +224,6 @@ def _tensors_in(file: Path, prefix: str = "") -> dict[str, TensorLocation]:
 def _random_tensors(folder: Path) -> dict[str, TensorLocation]:
     shapes = llava_shapes.folder_shapes(folder).items()
     return {name: TensorLocation(name, TensorInfo("random", shape), folder / RANDOM_WEIGHTS) for name, shape in shapes}
-
-
-def _is_tied(folder: Path) -> bool:
-    config = read_json(folder / "config.json")
-    return any(part.get("tie_word_embeddings") for part in (config, config.get("text_config") or {}))
 
 
 def _restore_layers(index: TensorIndex, backbone: TensorIndex, edit: LayerEdit) -> None:

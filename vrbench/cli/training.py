@@ -46,7 +46,8 @@ def train(
       tune.modules             modules with LoRA: all, or attention
       tune.rank, .alpha        LoRA's rank and alpha; also tune.dropout
       tune.rslora, .dora       true for rsLoRA's factor, for DoRA; tune.neftune=5 adds noise to embeddings (NEFTune)
-      tune.sampling, .every    LISA: number of layers trained at a time, and steps until other layers are drawn
+      tune.sampling            lisa:2 (two layers at a time; embeddings, final norm, head always) or layer-sampling:2
+      tune.every               steps until other layers are drawn
       tune.steps or .epochs    length of the training
       tune.batch, .accumulate  samples per step over all devices, and gradient accumulation steps
       tune.average             loss: the mean over all answer tokens, or over micro-batches of tune.micro_batch samples

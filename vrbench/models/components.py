@@ -89,6 +89,16 @@ def layer_parameters(model: Any, layers: Iterable[int]) -> dict[str, torch.nn.Pa
     return {canonical_name(f"layers.{i}.{name}"): p for i in layers for name, p in modules[i].named_parameters()}
 
 
+def outside_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
+    """Return canonical name -> parameter of the LLM outside its layers: embeddings, final norm, head.
+
+    A head that is the embedding is under the embedding's name alone.
+    """
+    llm, inside = decoder(model), {id(p) for p in decoder_layers(model).parameters()}
+    outside = {id(p) for part in (llm, model.get_output_embeddings()) for p in part.parameters()} - inside
+    return {canonical_name(name): p for name, p in model.named_parameters() if id(p) in outside}
+
+
 def fill_parameters(targets: Mapping[str, torch.nn.Parameter], tensors: Mapping[str, torch.Tensor], where: str) -> None:
     """Replace the values of parameters by the tensors of the same names in float32; the old values stay as they are.
 

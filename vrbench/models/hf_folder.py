@@ -10,7 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vrbench.checkpoints.parameter_names import Shape, canonical_name, compare_shapes, shapes_of, validate_unique_names
+from vrbench.checkpoints.parameter_names import (
+    HEAD,
+    Shape,
+    canonical_name,
+    compare_shapes,
+    shapes_of,
+    validate_unique_names,
+)
 from vrbench.checkpoints.prompts import default_template
 from vrbench.checkpoints.remote_code import LOCAL_ONLY
 from vrbench.checkpoints.safetensors_index import read_headers
@@ -19,8 +26,6 @@ from vrbench.core.io import read_json
 from vrbench.models import components
 from vrbench.models.processor_validation import load_tokenizer_and_processor, validate_processor
 from vrbench.models.processors import load_image_processor, load_processor, processor_template
-
-HEAD = "lm_head.weight"
 
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 """Config keys of decoders whose layers have experts."""

@@ -11,7 +11,7 @@ import torch
 from vrbench.checkpoints.checkpoint import ADAPTER, DELTA, PROJECTOR, TOWER, Checkpoint, LayerEdit
 from vrbench.checkpoints.families import fixed_layers
 from vrbench.checkpoints.model_config import LAYER_INDICES, prune_config
-from vrbench.checkpoints.parameter_names import IGNORED_BUFFERS, canonical_name, layer_index
+from vrbench.checkpoints.parameter_names import IGNORED_BUFFERS, canonical_name, is_outside_layers, layer_index
 from vrbench.checkpoints.safetensors_index import read_header, weight_files
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
@@ -147,13 +147,15 @@ def _restore_layers(model: Any, change: LayerEdit, load: LoadModel) -> None:
 
 
 def _apply_delta(model: Any, file: Path) -> None:
-    """Fill the layers and the projector that a delta holds."""
+    """Fill what a delta holds: layers and the projector, and maybe embeddings, final norm and head."""
     from safetensors.torch import load_file
 
     tensors = load_file(file)
     layers = sorted({layer for layer in map(layer_index, tensors) if layer is not None})
     remove_adapter(model, layers)
     targets = components.layer_parameters(model, layers) | components.projector_parameters(model)
+    if any(map(is_outside_layers, tensors)):
+        targets |= components.outside_parameters(model)
     components.fill_parameters(targets, tensors, str(file))
 
 

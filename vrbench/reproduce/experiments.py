@@ -39,6 +39,9 @@ HEALED = (2, 4, 8)
 REMOVED_FIRST = 4
 """Layers removed before the training."""
 
+STEP_NAMES = {"layer-sampling": "lisa", "lisa": "lisa-with-embeddings"}
+"""Baseline -> name of its steps, where it is another: layer sampling was published under that of LISA."""
+
 RESTORED = ("sparse-uniform", "middle", "top")
 RESTORED_COUNTS = (4, 8)
 """Which layers are restored to the backbone's weights, and how many."""
@@ -57,9 +60,10 @@ def strategies(plan: PlanBuilder) -> None:
             {"by": by, "n": n, "ckpt": f"{{{full}}}", "base": plan.base, "pictures": plan.images},
         )  # fmt: skip
         plan.enter("strategies", by, plan.train(f"{by}-{n}", tune__layers=f"{{{scored}}}"))
+    sampling: dict[str, Value] = {"layer-sampling": n, "lisa": f"lisa:{n}"}
     for name, keys in plan.family.baselines.items():
-        sampled: dict[str, Value] = {"tune__sampling": n} if name == "lisa" else {}
-        plan.enter("strategies", name, plan.train(name, **keys, **sampled))
+        sampled = {"tune__sampling": sampling[name]} if name in sampling else {}
+        plan.enter("strategies", name, plan.train(STEP_NAMES.get(name, name), **keys, **sampled))
 
 
 def layers(plan: PlanBuilder) -> None:

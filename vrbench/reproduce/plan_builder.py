@@ -132,7 +132,7 @@ def step_minutes(kind: str, arguments: Mapping[str, Value], family: Reproduction
     if kind == "train":
         steps = _samples(arguments, family) / costs.batch
         layers = str(arguments.get("tune.layers", "all"))
-        tuned = int(arguments.get("tune.sampling", 0)) or _layer_count(layers, family.depth, n)
+        tuned = int(str(arguments.get("tune.sampling", 0)).rpartition(":")[2]) or _layer_count(layers, family.depth, n)
         seconds = costs.start + steps * (costs.step + costs.layer * tuned)
     elif kind == "run":
         seconds = costs.start / 4 + items * costs.item

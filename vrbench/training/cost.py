@@ -29,7 +29,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vrbench.checkpoints.families import projector_names
-from vrbench.checkpoints.parameter_names import TOWER_PREFIX, Shape, layer_index
+from vrbench.checkpoints.parameter_names import TOWER_PREFIX, Shape, is_outside_layers, layer_index
 from vrbench.core.layers import LayerSet
 from vrbench.training.recipe import ATTENTION, TuneStage
 
@@ -134,7 +134,7 @@ class TuneCost:
         self.tuned = layers
         self.layers = [LayerShape({}, 0) for _ in range(layers.depth)]
         projector = projector_names(family, shapes)
-        self.total, self.tower, self.projector = 0, 0, 0
+        self.total, self.tower, self.projector, self.outside = 0, 0, 0, 0
         for name, shape in shapes.items():
             count = math.prod(shape)
             self.total += count
@@ -143,6 +143,8 @@ class TuneCost:
                 self._add(number, name, shape)
             elif name in projector:
                 self.projector += count
+            elif is_outside_layers(name):
+                self.outside += count
             elif "vision" in name or "visual" in name:
                 self.tower += count
         self.vocabulary, self.hidden = shapes["embed_tokens.weight"]
@@ -179,9 +181,14 @@ class TuneCost:
         return self.projector if self.settings.lr_projector else 0
 
     @property
+    def trained_others(self) -> int:
+        """Trained parameters in embeddings, final norm and head."""
+        return self.outside if self.settings.is_lisa else 0
+
+    @property
     def _lowest(self) -> int:
         """The first layer with a backward pass."""
-        return 0 if self.settings.lr_projector else min(self.tuned, default=len(self.layers))
+        return 0 if self.settings.lr_projector or self.settings.is_lisa else min(self.tuned, default=len(self.layers))
 
     def _kept(self, number: int) -> int:
         """Return bytes for each token that a layer keeps for the backward pass."""
@@ -199,8 +206,8 @@ class TuneCost:
 
     def memory(self, rows: Rows) -> dict[str, float]:
         """Return part of the memory -> bytes on one device; see the formula above."""
-        trained = self.trained_layers + self.trained_projector
-        whole = self.trained_layers if self.settings.tuning == "weights" else 0
+        trained = self.trained_layers + self.trained_projector + self.trained_others
+        whole = self.trained_layers + self.trained_others if self.settings.tuning == "weights" else 0
         frozen = self.total - whole - self.trained_projector
         kept = [self._kept(number) for number in range(self._lowest, len(self.layers))]
         if self.settings.checkpointing and kept:
@@ -228,7 +235,7 @@ class TuneCost:
             weights = layer.products if number in self.tuned and self.settings.tuning == "weights" else adapter
             backward += 2 * (layer.products + adapter + weights) + 2 * attention
             again += own if self.settings.checkpointing else 0
-        head = 4 * self.hidden * self.vocabulary * rows.labelled
+        head = (6 if self.settings.is_lisa else 4) * self.hidden * self.vocabulary * rows.labelled
         image = (2 * self.tower + (6 if self.settings.lr_projector else 2) * self.projector) * rows.image_tokens
         count = rows.rows * rows.passes
         needed = count * (rows.tokens * (forward + backward + head) + image)

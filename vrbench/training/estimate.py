@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 
 from vrbench.checkpoints.checkpoint import Checkpoint
 from vrbench.checkpoints.llava_shapes import POCKET_VISION
+from vrbench.checkpoints.model_config import may_tie_head
 from vrbench.checkpoints.overlay_validation import checkpoint_shapes
+from vrbench.checkpoints.parameter_names import HEAD
 from vrbench.core.device import count_gpus
 from vrbench.core.layers import LayerSet
 from vrbench.training.conversations import Conversation
@@ -30,7 +32,10 @@ def tune_cost(recipe: TrainRecipe, base: Checkpoint, layers: LayerSet) -> TuneCo
     """Return the cost of a recipe's steps, from the stored shapes alone."""
     assert recipe.tune is not None
     size = 2 if recipe.dtype == "bfloat16" else 4
-    return TuneCost(checkpoint_shapes(base), base.family, layers, recipe.tune, size)
+    shapes = checkpoint_shapes(base)
+    if may_tie_head(base.root.path):
+        shapes.pop(HEAD, None)  # the embedding, stored once more
+    return TuneCost(shapes, base.family, layers, recipe.tune, size)
 
 
 def batch_flops(

@@ -61,9 +61,9 @@ def prepare(recipe: TrainRecipe, out: Path, must_resume: bool = False) -> Traini
         with collect_errors(errors):
             base = resolve_checkpoint(recipe.base)
             setup = TrainingSetup(base, select_layers(recipe.tune.layers, base.depth))
-            count = recipe.tune.sampling
-            if count and count > len(setup.layers):
-                errors.append(f"tune.sampling is {count}; tune.layers = {setup.layers} are {len(setup.layers)} layers")
+            if recipe.tune.layers_at_a_time > len(setup.layers):
+                are = f"tune.layers = {setup.layers} are {len(setup.layers)} layers"
+                errors.append(f"tune.sampling is {recipe.tune.sampling}; {are}")
             if not isinstance(recipe.data, GeneratedScenes):
                 errors += padding_errors(base) if recipe.data.pad_square else []
                 setup = replace(setup, template=training_template(base, recipe.prompt, recipe.data.style))
@@ -146,12 +146,13 @@ def dry_run(recipe: TrainRecipe, out: Path, must_resume: bool = False) -> str:
     assert recipe.tune is not None
     cost, used = tune_cost(recipe, setup.base, setup.layers), _used_samples(recipe, setup)
     steps, indices = _count_steps(recipe, len(used)), " ".join(str(i) for i in setup.layers) or "none"
-    layers, projector = cost.trained_layers, cost.trained_projector
+    layers, projector, others = cost.trained_layers, cost.trained_projector, cost.trained_others
     about = "about " if used and recipe.tune.epochs else ""
     lines += [
         f"# base: {setup.base.id}, {setup.base.family}, {setup.base.depth} decoder layers",
         f"# layers: {len(setup.layers)} of {setup.base.depth}: {indices}",
-        f"# trainable parameters: {layers + projector:,} ({layers:,} in the layers, {projector:,} in the projector)",
+        f"# trainable parameters: {layers + projector + others:,} ({layers:,} in the layers, {projector:,} in the "
+        f"projector{f', {others:,} in embeddings, final norm and head' if others else ''})",
         *([f"# data: {setup.conversations.summary()}"] if setup.conversations else []),
         f"# steps: {about}{steps:,}, of {recipe.tune.batch} samples each",
         *(f"# {line}" for line in describe(recipe, cost, used, steps)),

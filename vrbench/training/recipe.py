@@ -19,6 +19,9 @@ from vrbench.core.schemas import Record
 ATTENTION = ("self_attn", "cross_attn", "attn", "attention")
 """Names of a decoder layer's attention module."""
 
+LAYER_SAMPLING, LISA = "layer-sampling", "lisa"
+"""Methods of `tune.sampling`."""
+
 
 class RecipeSection(Record):
     """A part of a recipe."""
@@ -186,8 +189,10 @@ class TuneStage(RecipeSection):
     neftune: float | None = Field(
         default=None, gt=0, description="NEFTune (arXiv 2310.05914): the alpha of noise added to embeddings of tokens."
     )
-    sampling: int | None = Field(
-        default=None, gt=0, description="Train this many of the layers at a time, redrawn every `every` steps (LISA)."
+    sampling: int | str | None = Field(
+        default=None,
+        description="Train this many of the layers at a time, redrawn every `every` steps: 'lisa:2' trains embeddings, "
+        "final norm and head in every step, as LISA does; 'layer-sampling:2', or the number alone, never does.",
     )
     every: int = Field(default=20, gt=0, description="Steps between two draws of layers.")
     steps: int | None = Field(default=None, gt=0, description="Optimizer steps; either this or `epochs`.")
@@ -216,6 +221,18 @@ class TuneStage(RecipeSection):
     def _single_layer(cls, given: Any) -> Any:
         return str(given) if type(given) is int else given  # as YAML reads `layers: 5`
 
+    @field_validator("sampling", mode="before")
+    @classmethod
+    def _parse_sampling(cls, given: Any) -> int | str | None:
+        if given is None:
+            return None
+        method, _, count = str(given).rpartition(":")
+        if method not in (LISA, LAYER_SAMPLING, "") or not count.isdigit() or not int(count):
+            raise ValueError(
+                f"tune.sampling is {given!r}; write a method and a number of layers, '{LISA}:2' or '{LAYER_SAMPLING}:2'"
+            )
+        return f"{LISA}:{int(count)}" if method == LISA else int(count)  # a number alone, as older recipes have it
+
     @model_validator(mode="after")
     def _check_combination(self) -> TuneStage:
         errors = []
@@ -236,6 +253,8 @@ class TuneStage(RecipeSection):
             errors.append("tune.layers is 'none' and tune.lr_projector 0: nothing would be trained")
         if no_layers and self.sampling is not None:
             errors.append("tune.layers is 'none': there are no layers for tune.sampling")
+        if self.is_lisa and self.tuning != "weights":
+            errors.append(f"tune.sampling is {self.sampling!r}, which needs tuning 'weights'")
         if errors:
             raise ValueError("\n".join(errors))
         return self
@@ -249,6 +268,16 @@ class TuneStage(RecipeSection):
         if self.batch % self.micro_batch:
             return [f"tune.batch is {self.batch}, which is not a multiple of tune.micro_batch = {self.micro_batch}"]
         return []
+
+    @property
+    def is_lisa(self) -> bool:
+        """Whether the LLM's weights outside its layers (embeddings, final norm, head) are trained too."""
+        return isinstance(self.sampling, str)
+
+    @property
+    def layers_at_a_time(self) -> int:
+        """Number of layers that are drawn; 0 without sampling."""
+        return int(str(self.sampling or 0).removeprefix(f"{LISA}:"))
 
     def steps_for(self, samples: int, extra: int = 0) -> int:
         """Return the optimizer steps: as stated, or what the epochs come to.

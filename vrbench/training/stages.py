@@ -17,7 +17,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from vrbench.checkpoints import smollm2
-from vrbench.checkpoints.checkpoint import ADAPTER, DELTA, PROJECTOR, TEMPLATE, TOWER
+from vrbench.checkpoints.checkpoint import ADAPTER, DELTA, PROJECTOR, TEMPLATE, TOWER, WHOLE_LLM
 from vrbench.checkpoints.locate import relative_name
 from vrbench.checkpoints.lora_adapter import adapter_method, read_adapter_config
 from vrbench.core.errors import VrbenchError
@@ -187,7 +187,7 @@ def tune(
         enable_checkpointing(model)
     if settings.sampling is not None:
         parameters = layer_parameters(model, layers, settings)
-        sampling = LayerSampling(parameters, layers, settings.sampling, settings.every, recipe.seed)
+        sampling = LayerSampling(parameters, layers, settings.layers_at_a_time, settings.every, recipe.seed)
         callbacks = [sampling, *callbacks]
     steps = len(data.order) // settings.batch
     config = TrainingConfig.from_recipe(recipe, recipe.stage, settings, steps, state, reporting)
@@ -198,8 +198,9 @@ def save_tuned(model: Any, layers: LayerSet, recipe: TrainRecipe, settings: Tune
     """Write what was trained, an adapter and the projector or a delta; returns the lineage's name for the method."""
     if len(layers) and settings.tuning == "weights":
         weights = components.layer_parameters(model, layers) | components.projector_parameters(model)
+        weights |= components.outside_parameters(model) if settings.is_lisa else {}
         save_tensors(weights, out / DELTA, recipe.dtype)
-        return "weights"
+        return WHOLE_LLM if settings.is_lisa else "weights"
     if len(layers):
         _save_adapter(model, recipe, out)
     if settings.lr_projector:

@@ -1,7 +1,9 @@
-"""The trainable parameters of a tuning: LoRA on chosen layers or all their weights, the projector; layer sampling.
+"""The trainable parameters of a tuning: LoRA on chosen layers or all their weights, the projector; layers in turns.
 
-Sampling is LISA (Pan et al., arXiv 2403.17919, algorithm 1), with layers drawn with equal probability: the AdamW
-moments of a layer that is not drawn stay as they are until it is drawn again.
+LISA (Pan et al., arXiv 2403.17919, algorithm 1; LMFlow, src/lmflow/pipeline/utils/lisa_trainer.py) freezes decoder
+layers alone: embeddings, final norm and head learn in every step, and some layers, drawn with equal probability and
+without replacement every so many steps. Layer sampling freezes all that is no layer as well. The AdamW moments of a
+layer that is not drawn stay as they are until it is drawn again. docs/training.md lists the differences from LMFlow.
 """
 
 from __future__ import annotations
@@ -77,8 +79,12 @@ def projector_parameters(model: Any) -> list[nn.Parameter]:
 
 
 def parameter_groups(model: Any, layers: LayerSet, settings: TuneStage) -> list[ParameterGroup]:
-    """Return the layers' matrices, their other weights (without weight decay), and the projector."""
+    """Return the matrices of layers, their other weights (without weight decay), and the projector.
+
+    With LISA, embeddings and head are among the matrices, and the final norm among the others.
+    """
     tuned = [p for part in layer_parameters(model, layers, settings).values() for p in part]
+    tuned += components.outside_parameters(unwrap_peft(model)).values() if settings.is_lisa else ()
     matrices = ParameterGroup([p for p in tuned if p.ndim > 1], settings.lr, settings.weight_decay)
     vectors = ParameterGroup([p for p in tuned if p.ndim < 2], settings.lr)
     projector = ParameterGroup(projector_parameters(model) if settings.lr_projector else [], settings.lr_projector)

@@ -324,7 +324,7 @@ def fit(
             callbacks=[*config.reporting.callbacks(config.label), *callbacks, monitor],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
-        _refuse_zero3(trainer)
+        _validate_sharding(trainer, config)
         monitor.trainer = trainer
         try:
             with _tf32(config.tf32 and device.type == "cuda"):
@@ -390,8 +390,17 @@ def gather_shards(model: nn.Module) -> dict[str, Tensor] | None:
     return {name: p.full_tensor().cpu() if isinstance(p, DTensor) else p.cpu() for name, p in trained}
 
 
-def _refuse_zero3(trainer: Trainer) -> None:
-    """Refuse DeepSpeed's stage 3, whose partitioned weights are not gathered here."""
+def _validate_sharding(trainer: Trainer, config: TrainingConfig) -> None:
+    """Refuse DeepSpeed's stage 3, whose weights are not gathered here, and layers in turns where weights are sharded.
+
+    Raises:
+        VrbenchError: it is one of these.
+    """
+    if config.samples_layers and trainer.model.is_sharded:
+        raise VrbenchError(
+            "tune.sampling has no effect with FSDP or DeepSpeed, which replace the weights that it freezes; use one "
+            "GPU, or several with DDP"
+        )
     plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
     if plugin is not None and plugin.zero_stage == 3:
         raise VrbenchError("DeepSpeed's stage 3 is not supported; shard weights with FSDP2, or use stages 1 and 2")
