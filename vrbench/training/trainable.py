@@ -78,13 +78,18 @@ def projector_parameters(model: Any) -> list[nn.Parameter]:
     return [p for module in components.projector(unwrap_peft(model)) for p in module.parameters()]
 
 
+def _trained_outside(model: Any, settings: TuneStage) -> list[nn.Parameter]:
+    """Return the LLM's trained parameters outside its layers: LISA's."""
+    return list(components.outside_parameters(unwrap_peft(model)).values()) if settings.is_lisa else []
+
+
 def parameter_groups(model: Any, layers: LayerSet, settings: TuneStage) -> list[ParameterGroup]:
     """Return the matrices of layers, their other weights (without weight decay), and the projector.
 
     With LISA, embeddings and head are among the matrices, and the final norm among the others.
     """
     tuned = [p for part in layer_parameters(model, layers, settings).values() for p in part]
-    tuned += components.outside_parameters(unwrap_peft(model)).values() if settings.is_lisa else ()
+    tuned += _trained_outside(model, settings)
     matrices = ParameterGroup([p for p in tuned if p.ndim > 1], settings.lr, settings.weight_decay)
     vectors = ParameterGroup([p for p in tuned if p.ndim < 2], settings.lr)
     projector = ParameterGroup(projector_parameters(model) if settings.lr_projector else [], settings.lr_projector)
@@ -110,13 +115,15 @@ def unfreeze(model: nn.Module, groups: Sequence[ParameterGroup], dtype: torch.dt
 def validate_trainable(model: Any, layers: LayerSet, settings: TuneStage) -> None:
     """Check the frozen model, whatever froze it: trained are all chosen layers and the projector, and nothing else.
 
+    With LISA, embeddings, final norm and head are too.
+
     Raises:
         VrbenchError: other parameters would be trained or have LoRA, or a chosen layer has nothing to train.
     """
     modules = components.decoder_layers(unwrap_peft(model))
     chosen = {i: list(modules[i].parameters()) for i in layers}
     projector = projector_parameters(model) if settings.lr_projector else []
-    allowed = {id(p) for part in (*chosen.values(), projector) for p in part}
+    allowed = {id(p) for part in (*chosen.values(), projector, _trained_outside(model, settings)) for p in part}
     outside = [
         name for name, p in model.named_parameters() if (p.requires_grad or "lora_" in name) and id(p) not in allowed
     ]
