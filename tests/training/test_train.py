@@ -22,6 +22,7 @@ from vrbench.models.load import load_vlm
 from vrbench.models.resolve import resolve_checkpoint
 from vrbench.training import load, stages
 from vrbench.training.checkpoint_folder import interrupted_recipe
+from vrbench.training.dev_evaluation import dev_scores, plan_dev_tasks
 from vrbench.training.packing import PackedLlava
 from vrbench.training.prepare import dry_run
 from vrbench.training.run import train
@@ -290,6 +291,10 @@ class TestDryRun:
             assert line in told
         assert not (tmp_path / "out").exists()
 
+    def test_it_says_what_the_model_is_evaluated_on(self, base: Path, tmp_path: Path) -> None:
+        told = dry_run(load("pocket-region", {**TUNE, "base": str(base), **EVAL}), tmp_path / "out")
+        assert "# evaluated every 1 steps: pocket_mme (4 items of dev), pocket_facts (4 items of dev)" in told
+
     def test_it_tells_the_faults_that_the_training_would_tell(self, base: Path, tmp_path: Path) -> None:
         asked = {**TUNE, "base": str(base), "tune.sampling": "3"}
         (tmp_path / "vrbench.json").write_text("{}")
@@ -297,6 +302,42 @@ class TestDryRun:
             dry_run(load("pocket-region", asked), tmp_path)
         assert "already holds a checkpoint" in told.value.messages[0]
         assert all(text in told.value.messages[1] for text in ("tune.sampling is 3", "tune.layers = 0,2"))
+
+
+EVAL = {"eval.tasks": "pocket_mme,pocket_facts", "eval.every": "1", "eval.limit": "4", "eval.split": "dev"}
+
+
+class TestEvaluatedWhileTraining:
+    @pytest.mark.parametrize("tuning", ["lora", "weights"])
+    def test_scores_are_those_of_the_checkpoint_and_change_no_weights(
+        self, base: Path, tmp_path: Path, tuning: str
+    ) -> None:
+        asked = {**TUNE, "base": str(base), "tune.tuning": tuning, "dtype": "bfloat16"}
+        plain = train("pocket-region", tmp_path / "plain", asked, device="cpu")
+        out = train("pocket-region", tmp_path / "out", {**asked, **EVAL}, device="cpu")
+        assert lineage(out).weights == lineage(plain).weights
+        header, *rows = (out / "tune-scores.csv").read_text().splitlines()
+        assert header == "step,task,score" and [row.split(",")[0] for row in rows] == ["1", "1", "2", "2"]
+        settings = load("pocket-region", {**asked, **EVAL}).eval
+        assert settings is not None
+        tasks = plan_dev_tasks(settings, 3, [])
+        found = dev_scores(load_vlm(resolve_checkpoint(str(out)), dtype="bfloat16"), tasks, "bfloat16", 3)()
+        assert [f"2,{task},{score:.6g}" for task, score in found.items()] == rows[2:]
+
+    @pytest.mark.parametrize(
+        ("changes", "fault"),
+        [
+            ({"eval.split": "null"}, "pocket_mme, whose split 'test' is one that results are reported on"),
+            ({"eval.tasks": "textvqa", "eval.split": "validation"}, "'validation' is one that results are reported on"),
+            ({"eval.tasks": "mmlu"}, "mmlu, whose split 'dev' has the examples of its prompts"),
+            ({"eval.tasks": "pocket_mm"}, "task 'pocket_mm' is unknown; did you mean"),
+            ({"eval.split": "train"}, "split 'train' is unknown; generated data have test and dev"),
+            ({"eval.ever": "3"}, r"no key 'eval\.ever'.* mean 'every'"),
+        ],
+    )
+    def test_what_may_not_be_looked_at(self, base: Path, tmp_path: Path, changes: dict[str, str], fault: str) -> None:
+        with pytest.raises(VrbenchError, match=fault):
+            dry_run(load("pocket-region", {**TUNE, "base": str(base), **EVAL, **changes}), tmp_path / "out")
 
 
 class TestRefused:

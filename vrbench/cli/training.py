@@ -55,6 +55,7 @@ def train(
       tune.schedule            cosine, linear or constant; warmup is the warm-up's share of the steps
       tune.checkpointing       true for gradient checkpointing, to save memory
       tune.save_every          steps between saved states
+      eval.tasks, .every       tasks to evaluate on while training, and steps between; eval.split=dev, eval.limit=200
       data.share               share of the data to use
       data.conversations       a LLaVA JSON file, with data.images; or data.hub, a data set on the hub
       data.grouping            modality (steps with images or without), or none: any samples in a step

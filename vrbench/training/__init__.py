@@ -2,10 +2,10 @@
 
 The files of a run, in reading order: `recipe` (what a run is), `recipe_files` (reading one), `run`, `prepare`
 (validation of the inputs), `stages` (what is trained when), `trainable` (which parameters), `trainer`, `monitor` and
-`curves` (the loop), `checkpoint_folder` (what is written). Its data are conversations (`conversation_sets`,
-`conversations`, `conversation_encoder`, `conversation_batches`) or, for the pocket family, generated images
-(`pocket_images`, `tower`, `packing`, `pocket_data`). `cost`, `estimate` and `gpu_peaks` say what a training will need,
-`profile`, `profile_results` and `shape_model` measure it.
+`curves` (the loop), `dev_evaluation` (scores meanwhile), `checkpoint_folder` (what is written). Its data are
+conversations (`conversation_sets`, `conversations`, `conversation_encoder`, `conversation_batches`) or, for the pocket
+family, generated images (`pocket_images`, `tower`, `packing`, `pocket_data`). `cost`, `estimate` and `gpu_peaks` say
+what a training will need, `profile`, `profile_results` and `shape_model` measure it.
 """
 
 from __future__ import annotations

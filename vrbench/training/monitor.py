@@ -64,7 +64,8 @@ class TrainingMonitor(TrainerCallback):
 
     def __init__(
         self, label: str, steps: int, arguments: Any, rate: Callable[[int], float], throughput: Throughput,
-        reporting: Reporting, resumed: Path | None,
+        reporting: Reporting, resumed: Path | None, scores: Callable[[], dict[str, float]] | None = None,
+        score_every: int = 0,
     ) -> None:  # fmt: skip
         """Start at the first step, or where a saved state is.
 
@@ -76,6 +77,8 @@ class TrainingMonitor(TrainerCallback):
             throughput: counts the batches.
             reporting: where the curves go.
             resumed: folder of the state that is resumed.
+            scores: evaluates the model: task -> score.
+            score_every: steps between two evaluations.
         """
         self.label, self.steps, self.rate = label, steps, rate
         self.throughput, self.reporting = throughput, reporting
@@ -84,6 +87,7 @@ class TrainingMonitor(TrainerCallback):
         self.losses, self.norms = (torch.zeros(steps, device=arguments.device) for _ in range(2))
         self.checked = 0  # steps whose losses were checked
         self.bar: Any = None
+        self.scores, self.score_every = scores, score_every
         if resumed:
             self._restore(resumed)
 
@@ -114,6 +118,8 @@ class TrainingMonitor(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.is_world_process_zero:
             self.bar = tqdm(total=self.steps, initial=state.global_step, desc=self.label, unit="step", mininterval=2.0)
+            if self.scores:
+                self.reporting.forget_scores(self.label, state.global_step)
         self.throughput.read(1)
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
@@ -125,6 +131,20 @@ class TrainingMonitor(TrainerCallback):
             self._check(done)
         if saving and not _all_finite(model):
             raise VrbenchError(f"{self.label}: weights are not finite after step {done}; {self._advice()}")
+        if self.scores and (done % self.score_every == 0 or done == self.steps):
+            self._evaluate(self.scores, done, state.is_world_process_zero)
+
+    def _evaluate(self, scores: Callable[[], dict[str, float]], done: int, is_first: bool) -> None:
+        """Evaluate the model in the first process, while the others wait."""
+        if is_first:
+            found = scores()
+            self.reporting.add_scores(self.label, done, found)
+            tqdm.write(
+                f"{self.label} step {done}: " + ", ".join(f"{task} {score:.2f}" for task, score in found.items())
+            )
+            self.trainer.log({f"eval_{task}": score for task, score in found.items()})
+        self.trainer.accelerator.wait_for_everyone()
+        self.throughput.read(1)
 
     def _check(self, done: int) -> None:
         """Check the losses since the last check, and report them with the speed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
 from vrbench.core.errors import collect_errors, raise_errors
 from vrbench.core.io import validate_output
 from vrbench.core.layers import LayerSet, select_layers
+from vrbench.evaluation.run_plan import PlannedTask
 from vrbench.models.resolve import resolve_checkpoint
 from vrbench.training.checkpoint_folder import saved_progress, validate_states
 from vrbench.training.conversation_sets import ConversationSet, read_conversations, select_share
 from vrbench.training.conversations import Conversation
+from vrbench.training.dev_evaluation import plan_dev_tasks
 from vrbench.training.estimate import describe, tune_cost
 from vrbench.training.recipe import GeneratedScenes, PromptSettings, Style, TrainRecipe
 
@@ -33,12 +36,14 @@ class TrainingSetup:
         layers: those to train.
         conversations: the training data; none where images are generated.
         template: the chat template to train with; None for the base's own.
+        dev_tasks: those that the model is evaluated on while it trains.
     """
 
     base: Checkpoint
     layers: LayerSet
     conversations: ConversationSet | None = None
     template: str | None = None
+    dev_tasks: tuple[PlannedTask, ...] = ()
 
 
 def prepare(recipe: TrainRecipe, out: Path, must_resume: bool = False) -> TrainingSetup | None:
@@ -67,11 +72,12 @@ def prepare(recipe: TrainRecipe, out: Path, must_resume: bool = False) -> Traini
             if not isinstance(recipe.data, GeneratedScenes):
                 errors += padding_errors(base) if recipe.data.pad_square else []
                 setup = replace(setup, template=training_template(base, recipe.prompt, recipe.data.style))
+    dev_tasks = plan_dev_tasks(recipe.eval, recipe.seed, errors) if recipe.eval else ()
     if not isinstance(recipe.data, GeneratedScenes) and not unset:
         with collect_errors(errors):
             conversations = read_conversations(recipe.data)
     raise_errors(errors)
-    return replace(setup, conversations=conversations) if setup else None
+    return replace(setup, conversations=conversations, dev_tasks=dev_tasks) if setup else None
 
 
 def padding_errors(base: Checkpoint) -> list[str]:
@@ -155,9 +161,16 @@ def dry_run(recipe: TrainRecipe, out: Path, must_resume: bool = False) -> str:
         f"projector{f', {others:,} in embeddings, final norm and head' if others else ''})",
         *([f"# data: {setup.conversations.summary()}"] if setup.conversations else []),
         f"# steps: {about}{steps:,}, of {recipe.tune.batch} samples each",
+        *([f"# evaluated every {recipe.eval.every} steps: {_items(setup.dev_tasks)}"] if recipe.eval else []),
         *(f"# {line}" for line in describe(recipe, cost, used, steps)),
     ]
     return "\n".join(lines)
+
+
+def _items(tasks: Iterable[PlannedTask]) -> str:
+    """Return tasks with the number of their items and the split that these are of."""
+    counts = ((task, sum(len(subtask.positions) for subtask in task.subtasks)) for task in tasks)
+    return ", ".join(f"{task.spec.id} ({count} items of {task.spec.data.split})" for task, count in counts)
 
 
 def _used_samples(recipe: TrainRecipe, setup: TrainingSetup) -> list[Conversation]:

@@ -313,10 +313,21 @@ class PromptSettings(RecipeSection):
         return " " if self.version == "bunny" else ""
 
 
+class EvalSettings(RecipeSection):
+    """Evaluation of the model while it trains, on items that no result is reported on."""
+
+    tasks: str = Field(description="Ids, suites or globs of tasks, comma-separated.")
+    every: int = Field(gt=0, description="Steps between two evaluations; the last step is evaluated too.")
+    limit: int | None = Field(default=None, gt=0, description="Most items of a task; none: all.")
+    split: str | None = Field(default=None, description="Split to take the items from; none: the task file's.")
+    data_root: str = Field(default="", description="Folder of downloaded data sets, as in `vrbench run`.")
+    include_path: str = Field(default="", description="Folder with your own task files.")
+
+
 class TrainRecipe(RecipeSection):
     """One training run: either tower and projector of a new base, or the tuning of layers of an existing one."""
 
-    added_later = ("stage", "warmup_from_zero", "tf32", "prompt")
+    added_later = ("stage", "warmup_from_zero", "tf32", "prompt", "eval")
 
     name: str = Field(description="Name of the recipe.")
     makes: str = Field(description="Id of the checkpoint that it makes.")
@@ -339,6 +350,7 @@ class TrainRecipe(RecipeSection):
     tower: TowerStage | None = Field(default=None, description="Stage 'tower'; goes with 'align'.")
     align: AlignStage | None = Field(default=None, description="Stage 'align'.")
     tune: TuneStage | None = Field(default=None, description="Stage 'tune'; stands alone.")
+    eval: EvalSettings | None = Field(default=None, description="Evaluation while the stage 'tune' trains.")
 
     @property
     def digest(self) -> str:

@@ -11,7 +11,15 @@ from pydantic import ValidationError
 from vrbench.core.errors import VrbenchError, raise_errors, suggest_names
 from vrbench.core.io import load_yaml, read_text
 from vrbench.core.schemas import Record
-from vrbench.training.recipe import DATA_SECTIONS, STAGES, GeneratedScenes, PromptSettings, TrainRecipe, data_kind
+from vrbench.training.recipe import (
+    DATA_SECTIONS,
+    STAGES,
+    EvalSettings,
+    GeneratedScenes,
+    PromptSettings,
+    TrainRecipe,
+    data_kind,
+)
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -76,6 +84,8 @@ def _validated(raw: dict[str, Any], where: str) -> TrainRecipe:
         errors.append(f"stage is {recipe.stage!r}, which goes with the section 'tune' only")
     if recipe.prompt is not None and isinstance(recipe.data, GeneratedScenes):
         errors.append("prompt.version goes with conversations: data has 'scenes'")
+    if recipe.tower is not None and recipe.eval is not None:
+        errors.append("'eval' goes with the section 'tune' only")
     if recipe.tower is not None and not isinstance(recipe.data, GeneratedScenes):
         errors.append("a new tower is trained on generated images: data must have 'scenes'")
     raise_errors(f"{where}: {message}" for message in errors)
@@ -97,6 +107,6 @@ def _messages(detail: Any, raw: dict[str, Any]) -> list[str]:
     section: type[Record] = TrainRecipe
     if len(loc) > 1:
         data = DATA_SECTIONS[data_kind(raw.get("data"))]
-        sections: dict[str, type[Record]] = {**STAGES, "prompt": PromptSettings, "data": data}
+        sections: dict[str, type[Record]] = {**STAGES, "prompt": PromptSettings, "eval": EvalSettings, "data": data}
         section = sections[str(loc[0])]
     return [f"no key {key!r}; {suggest_names(str(loc[-1]), section.model_fields)}"]

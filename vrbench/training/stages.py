@@ -25,12 +25,14 @@ from vrbench.core.io import write_atomically
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import BaseRef, Lineage, LineageStep
 from vrbench.models import components, pocket
+from vrbench.models.base_vlm import BaseVLM
 from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_llava, load_vlm
 from vrbench.training import pocket_data
 from vrbench.training.checkpoint_folder import is_first, publish, save_tensors
 from vrbench.training.conversation_batches import conversation_data
 from vrbench.training.curves import NO_REPORTS, Reporting
+from vrbench.training.dev_evaluation import DevScores, dev_scores
 from vrbench.training.estimate import batch_flops, tune_cost
 from vrbench.training.monitor import BatchFlops
 from vrbench.training.packing import EncodedImages, PackedLlava
@@ -119,14 +121,17 @@ def tune_base(
     started = time.perf_counter()
     settings, base, layers = recipe.tune, setup.base, setup.layers
     assert settings is not None
-    model, data = _load(recipe, setup, device)
+    model, data, vlm = _load(recipe, setup, device)
+    scores = dev_scores(vlm, setup.dev_tasks, recipe.dtype, recipe.seed) if setup.dev_tasks else None
     flops = batch_flops(recipe, tune_cost(recipe, base, layers), getattr(data.samples, "samples", ()))
-    losses = tune(model, layers, data, recipe, device, state / recipe.stage, reporting=reporting, flops=flops)
+    losses = tune(
+        model, layers, data, recipe, device, state / recipe.stage, reporting=reporting, flops=flops, scores=scores
+    )
     gathered = gather_shards(model)
     if not is_first():
         return
     if gathered is not None:  # a single process can neither measure nor write sharded weights
-        model, data = _load(recipe, setup, device)
+        model, data, _ = _load(recipe, setup, device)
         unfreeze(model, parameter_groups(model, layers, settings), getattr(torch, recipe.dtype))
         model.load_state_dict(gathered, strict=False)
         model.eval()
@@ -146,8 +151,8 @@ def tune_base(
     publish(out, lineage, recipe)
 
 
-def _load(recipe: TrainRecipe, setup: TrainingSetup, device: torch.device) -> tuple[Any, TrainingData]:
-    """Return the model, with LoRA if the recipe has it, and the training data."""
+def _load(recipe: TrainRecipe, setup: TrainingSetup, device: torch.device) -> tuple[Any, TrainingData, BaseVLM]:
+    """Return the model, with LoRA if the recipe has it, the training data, and what prompts the model."""
     assert recipe.tune is not None
     is_pocket = setup.conversations is None
     vlm = load_llava(setup.base, device, "float32") if is_pocket else load_vlm(setup.base, device, recipe.dtype)
@@ -157,9 +162,9 @@ def _load(recipe: TrainRecipe, setup: TrainingSetup, device: torch.device) -> tu
     has_lora = len(setup.layers) and recipe.tune.tuning == "lora"
     model = add_lora(vlm.model, setup.layers, recipe.tune) if has_lora else vlm.model
     if setup.conversations is not None:
-        return model, conversation_data(recipe, setup.conversations, vlm)
+        return model, conversation_data(recipe, setup.conversations, vlm), vlm
     assert isinstance(vlm, LlavaModel)  # as load_llava says
-    return model, pocket_data.tuning_data(recipe, vlm, model, device)
+    return model, pocket_data.tuning_data(recipe, vlm, model, device), vlm
 
 
 def tune(
@@ -172,11 +177,12 @@ def tune(
     callbacks: Sequence[TrainerCallback] = (),
     reporting: Reporting = NO_REPORTS,
     flops: BatchFlops | None = None,
+    scores: DevScores | None = None,
 ) -> list[float]:
     """Train the chosen layers and the projector of a model of any family; returns the losses.
 
     The model has LoRA on the layers already, if the recipe has it; there may be no layers. With the `flops` of its
-    batches the progress bar shows MFU.
+    batches the progress bar shows MFU; `scores` are those of the recipe's `eval`.
     """
     settings = recipe.tune
     assert settings is not None
@@ -191,7 +197,8 @@ def tune(
         callbacks = [sampling, *callbacks]
     steps = len(data.order) // settings.batch
     config = TrainingConfig.from_recipe(recipe, recipe.stage, settings, steps, state, reporting)
-    return fit(model, data, groups, replace(config, flops=flops), device, callbacks)
+    config = replace(config, flops=flops, scores=scores, score_every=recipe.eval.every if recipe.eval else 0)
+    return fit(model, data, groups, config, device, callbacks)
 
 
 def save_tuned(model: Any, layers: LayerSet, recipe: TrainRecipe, settings: TuneStage, out: Path) -> str:

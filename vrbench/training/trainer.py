@@ -90,6 +90,7 @@ class TrainingConfig:
         reporting: where the curves go.
         flops: of the batches, for MFU.
         neftune: alpha of the noise on embeddings of tokens; none for no noise.
+        scores: evaluates the model every `score_every` steps and at the end.
     """
 
     label: str
@@ -111,6 +112,8 @@ class TrainingConfig:
     reporting: Reporting = NO_REPORTS
     flops: BatchFlops | None = None
     neftune: float | None = None
+    scores: Callable[[], dict[str, float]] | None = None
+    score_every: int = 0
 
     @classmethod
     def from_recipe(
@@ -352,6 +355,7 @@ def _monitor(
     return TrainingMonitor(
         config.label, config.steps, arguments, lambda step: groups[0].lr * config.rate(step),
         Throughput(config.flops, peak if config.dtype == "bfloat16" else None), config.reporting, resumed,
+        config.scores, config.score_every,
     )  # fmt: skip
 
 
@@ -391,7 +395,7 @@ def gather_shards(model: nn.Module) -> dict[str, Tensor] | None:
 
 
 def _validate_sharding(trainer: Trainer, config: TrainingConfig) -> None:
-    """Refuse DeepSpeed's stage 3, whose weights are not gathered here, and layers in turns where weights are sharded.
+    """Refuse DeepSpeed's stage 3, whose weights are not gathered here, and what needs weights that are not sharded.
 
     Raises:
         VrbenchError: it is one of these.
@@ -401,6 +405,8 @@ def _validate_sharding(trainer: Trainer, config: TrainingConfig) -> None:
             "tune.sampling has no effect with FSDP or DeepSpeed, which replace the weights that it freezes; use one "
             "GPU, or several with DDP"
         )
+    if config.scores is not None and trainer.model.is_sharded:
+        raise VrbenchError("'eval' needs the whole model on each device; leave it out with FSDP and DeepSpeed")
     plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
     if plugin is not None and plugin.zero_stage == 3:
         raise VrbenchError("DeepSpeed's stage 3 is not supported; shard weights with FSDP2, or use stages 1 and 2")
