@@ -173,10 +173,6 @@ class LossModule(nn.Module):
             loss = loss + 0 * torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum()
         return {"loss": loss}
 
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the embedding of tokens, which NEFTune adds noise to."""
-        return self.model.get_input_embeddings()  # type: ignore[operator]
-
     def train(self, mode: bool = True) -> LossModule:
         """Set the mode as usual, but only when it changes: the Trainer sets it in every step."""
         if self.mode != mode:
@@ -321,8 +317,11 @@ def fit(
         arguments = _arguments(config, data, config.state or Path(elsewhere), device)
         resumed = newest_state(config.state) if config.state else None
         monitor = _monitor(groups, config, arguments, resumed)
+        module = LossModule(model, data.loss, groups)
+        if config.neftune:  # not otherwise: with FSDP2, accelerate would shard it apart from a head that is tied to it
+            module.get_input_embeddings = model.get_input_embeddings
         trainer = _Trainer(
-            groups, config, monitor, model=LossModule(model, data.loss, groups), args=arguments,
+            groups, config, monitor, model=module, args=arguments,
             data_collator=data.collate, train_dataset=Subset(data.samples, data.order.tolist()),
             callbacks=[*config.reporting.callbacks(config.label), *callbacks, monitor],
         )  # fmt: skip
