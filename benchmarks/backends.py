@@ -42,6 +42,8 @@ def measure(given: argparse.Namespace, backend: str, dtype: str, out: Path) -> l
         include_path=OWN_TASKS, gpu_memory=given.gpu_memory,
     )  # fmt: skip
     runs = run_all(given.ckpt, given.tasks, options=options)
+    for result in (result for run in runs for result in run.results if result.error):
+        print(f"{result.task}: {result.error}", flush=True)
     gc.collect()
     print(f"{backend} {dtype}: {time.perf_counter() - start:.0f} s", flush=True)
     return runs

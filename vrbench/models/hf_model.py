@@ -28,6 +28,7 @@ from vrbench.models.decoding import (
 )
 from vrbench.models.image_prompts import FAMILIES_IN_SLOTS, ImagePrompt, Size, image_prompt, padded_inputs
 from vrbench.models.processors import adds_special_tokens, allow_threads, encode_with_images
+from vrbench.models.vision_kernels import full_float32
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -185,8 +186,7 @@ class HFModel(BaseVLM):
         """
         stopping = _StopPerRow(self, inputs["input_ids"].shape[1], stops)
         per_row = [_ProcessorsPerRow(self, inputs, stops, stopping)] if needs_logits_processors(self) else []
-        # TF32 would make float32 less exact on a GPU than on a CPU.
-        with torch.backends.cudnn.flags(allow_tf32=False), plain_generation_config(self.model):
+        with full_float32(), plain_generation_config(self.model):
             generated = self.model.generate(
                 **inputs,
                 max_new_tokens=max(stop.max_new_tokens for stop in stops),

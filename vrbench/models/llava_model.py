@@ -19,6 +19,7 @@ from vrbench.core.errors import VrbenchError
 from vrbench.models import packed_inference
 from vrbench.models.base_vlm import BaseVLM
 from vrbench.models.packing import PackedSequence
+from vrbench.models.vision_kernels import full_float32
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -79,7 +80,7 @@ class LlavaModel(BaseVLM):
         if self.device.type == "cuda":
             batch = batch.pin_memory()
         batch = batch.to(self.device, non_blocking=True)
-        with torch.backends.cudnn.flags(allow_tf32=False):  # else float32 is less exact on a GPU than on a CPU
+        with full_float32():
             outputs = self.vision_tower(batch, output_hidden_states=True, return_dict=True)
         layers = self.model.config.vision_feature_layer
         chosen = [outputs.hidden_states[i] for i in ([layers] if isinstance(layers, int) else layers)]

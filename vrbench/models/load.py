@@ -25,7 +25,7 @@ from vrbench.models import (
     hf_folder,
     random_weights,
     remote_model,
-    vision_attention,
+    vision_kernels,
 )  # fmt: skip
 from vrbench.models.base_vlm import BaseVLM
 from vrbench.models.base_weights import BaseCache, WholeModel, stored_weights
@@ -68,7 +68,7 @@ def load_vlm(
     whole, model = _load(checkpoint, dtype, first, merge, bases)
     model = whole.place(model, first, dtype)
     attention.use_fast_kernels(components.decoder(model), device)
-    vision_attention.use_batched_attention(model, device)
+    vision_kernels.use_fast_kernels(model, device)
     if spread:
         model = spread(model)
     vlm = _wrap(checkpoint, model, whole.tokenizer, whole.processor, images)

@@ -19,6 +19,7 @@ from vrbench.models.kv_cache import PromptSlots, RowCache, Sink, SlotCache
 from vrbench.models.memory_budget import MemoryBudget
 from vrbench.models.packed_inference import copies_no_prefix, prefix_numbers, row_start, to_device
 from vrbench.models.packing import PackedSequence
+from vrbench.models.vision_kernels import full_float32
 
 if TYPE_CHECKING:
     from vrbench.models.base_vlm import BaseVLM
@@ -206,7 +207,7 @@ class _WholeBatch:
         tokens = torch.arange(max(lengths), device=self._vlm.device).expand(len(lengths), -1)
         sink = partial(cache.fill, PromptSlots(slots, rows, tokens, tokens))
         inputs = self._vlm.on_device(batch_inputs(self._whole))
-        with torch.backends.cudnn.flags(allow_tf32=False):  # else float32 is less exact on a GPU than on a CPU
+        with full_float32():
             states: torch.Tensor = self._vlm.model.model(
                 **inputs, past_key_values=RowCache(sink=sink), use_cache=True
             ).last_hidden_state

@@ -1,44 +1,74 @@
-"""Attention in vision towers that take the patches of all images in one row, on a GPU in 16 bits.
+"""Fast kernels for vision towers, on a GPU.
 
-An image, or a window of one, attends to itself alone. transformers calls the kernel for each: windows of 64 patches are
-about 30 calls for an image of 640 x 480 in each of 28 layers (Qwen2.5-VL). Here all parts of one length are a batch.
+Towers of Qwen2.5-VL and Qwen3-VL take the patches of all images in one row. An image, or a window of one, attends to
+itself alone, and transformers calls the attention kernel for each: windows of 64 patches are about 30 calls for an
+image of 640 x 480 in each of 28 layers (Qwen2.5-VL). Here all parts of one length are a batch. Their patches become
+vectors by a convolution whose kernel is as large as a patch, which here is a matrix product.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import linear, scaled_dot_product_attention
 
-CLASSES = ("Qwen2_5_VLVisionAttention", "Qwen3VLVisionAttention")
+ATTENTIONS = ("Qwen2_5_VLVisionAttention", "Qwen3VLVisionAttention")
 """Classes of transformers that call the kernel in a loop."""
+
+PATCH_EMBEDDINGS = ("Qwen2_5_VisionPatchEmbed", "Qwen3VLVisionPatchEmbed")
+"""Classes of transformers whose convolution (`proj`) sees each patch once and alone."""
 
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """Without cuDNN's, which is prepared for each shape, and these shapes seldom occur twice."""
 
 
-def use_batched_attention(model: Any, device: torch.device) -> None:
-    """Make a model with such a vision tower, on a GPU in 16 bits, compute all parts of one length together.
+def use_fast_kernels(model: Any, device: torch.device) -> None:
+    """Make a model with such a vision tower, on a GPU in 16 bits, compute its patches together.
 
     Args:
         model: before it is moved to its devices.
         device: where it will compute.
     """
     if device.type == "cuda" and next(model.parameters()).dtype in (torch.bfloat16, torch.float16):
-        batch_attention(model)
+        compute_patches_together(model)
 
 
-def batch_attention(model: Any) -> None:
-    """As `use_batched_attention`, on every device and in every dtype."""
+def compute_patches_together(model: Any) -> None:
+    """As `use_fast_kernels`, on every device and in every dtype."""
     parts = _Parts()
     for module in model.modules():
-        is_known = type(module).__module__.startswith("transformers.") and type(module).__name__ in CLASSES
-        if is_known and module.config._attn_implementation == "sdpa":
+        name = type(module).__name__ if type(module).__module__.startswith("transformers.") else ""
+        if name in ATTENTIONS and module.config._attn_implementation == "sdpa":
             module.forward = _BatchedAttention(module, parts)
+        elif name in PATCH_EMBEDDINGS:
+            module.forward = _PatchProduct(module)
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Let cuDNN's convolutions in float32 not round to TF32, which is less exact than float32 on a CPU."""
+    cudnn = torch.backends.cudnn
+    settings = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+    with cudnn.flags(**settings, allow_tf32=False):  # without `enabled`, `flags` switches cuDNN off
+        yield
+
+
+class _PatchProduct:
+    """The forward pass of a patch embedding: patches [patches, channels * pixels] to vectors [patches, width]."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def __call__(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        projection = self._module.proj
+        weight = projection.weight.flatten(1)
+        return linear(hidden_states.reshape(-1, weight.shape[1]).to(weight.dtype), weight, projection.bias)
 
 
 class _Parts:
