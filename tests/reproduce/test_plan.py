@@ -14,6 +14,7 @@ from vrbench.reproduce.experiments import EXPERIMENTS
 from vrbench.reproduce.families import FAMILIES
 from vrbench.reproduce.plan import Plan, PlanStep, load_plan, merge_with_stored, step_digests
 from vrbench.reproduce.plan_builder import step_minutes, wall_minutes
+from vrbench.training import load
 
 PUBLISHED = Path(__file__).parents[2] / "leaderboards" / "reproduce"
 
@@ -108,6 +109,16 @@ class TestTables:
         scored = steps(whole, "layers")["layers-angular-s0"]
         assert scored.arguments["ckpt"] == "{train-full-s0}" and scored.arguments["n"] == 8
         assert trained["train-angular-8-s0"].arguments["tune.layers"] == "{layers-angular-s0}"
+
+    @pytest.mark.parametrize("family", ["llava-1.5-7b", "bunny-llama-3-8b"])
+    def test_the_paper_s_families_take_the_region_that_is_published(self, family: str) -> None:
+        of, recipe = plan(family=family), load(f"{family}-region")
+        layers = {name: step.arguments.get("tune.layers") for name, step in steps(of, "train").items()}
+        assert recipe.tune is not None and layers["train-sparse-uniform-8-s0"] == recipe.tune.layers
+        assert layers["train-region-data-25-s0"] == recipe.tune.layers
+        assert layers["train-sparse-uniform-4-s0"] == "sparse-uniform:4"
+        assert "sparse-uniform:8" not in {v for k, v in layers.items() if "removal" not in k}
+        assert {e.run for e in of.entries if e.row == "sparse-uniform"} == {"run-sparse-uniform-8-s0"}
 
     def test_random_layers_are_drawn_anew_for_each_seed(self) -> None:
         trained = steps(plan("strategies", seeds=2), "train")

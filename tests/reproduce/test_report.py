@@ -18,7 +18,9 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.run_storage import load_run, save_run
 from vrbench.core.schemas import AnswerProvenance
 from vrbench.reporting.formatting import interval
-from vrbench.reproduce.report import origins, write_report
+from vrbench.reproduce.build import ExperimentRequest, build
+from vrbench.reproduce.plan import save_plan
+from vrbench.reproduce.report import origins, report_content, write_report
 from vrbench.reproduce.results import read_results
 from vrbench.reproduce.tables import PUBLISHED
 from vrbench.statistics.bootstrap import score
@@ -86,6 +88,16 @@ def test_the_same_records_give_the_same_bytes(folder: Path, tmp_path: Path) -> N
     assert names == sorted(str(file.relative_to(again)) for file in again.rglob("*") if file.is_file())
     assert {"report.md", "report.html", "report.tex", "plots/strategies.png", "plots/profile.svg"} <= set(names)
     assert [name for name in names if (folder / name).read_bytes() != (again / name).read_bytes()] == []
+
+
+def test_published_layers_and_guesses_are_told(tmp_path: Path) -> None:
+    of = build(ExperimentRequest("layers", "llava-1.5-7b", 1))
+    save_plan(of, tmp_path)
+    (told,) = [line for line in report_content(read_results(tmp_path))["lead"] if "are published in" in line]
+    assert told.startswith("Layers 1,5,9,13,19,23,27,31 (sparse-uniform, 8 layers, region)") and "a guess" in told
+    pocket = build(ExperimentRequest("layers", "pocket", 1))
+    save_plan(pocket, tmp_path)
+    assert not any("a guess" in line for line in report_content(read_results(tmp_path))["lead"])
 
 
 def test_what_is_missing_is_told(folder: Path) -> None:

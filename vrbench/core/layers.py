@@ -163,7 +163,7 @@ def sparse_uniform(n: int, depth: int) -> Iterable[int]:
     """Select n layers spread evenly over the depth, the first layer included.
 
     Layer k is floor(k * depth / n): equal gaps wherever n divides the depth (Visual-Region, section 3: sparse and
-    uniform selection).
+    uniform selection). The two sets of 8 of 32 layers that are published differ from it: docs/reproduce.md.
     """
     return (k * depth // n for k in range(n))
 

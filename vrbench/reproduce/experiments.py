@@ -11,6 +11,7 @@ from functools import partial
 
 from vrbench.reproduce.families import Value
 from vrbench.reproduce.plan_builder import PlanBuilder
+from vrbench.reproduce.tables import REGION
 
 HEURISTICS = ("sparse-uniform", "bottom", "middle-low", "middle-high", "top", "hybrid", "random")
 """Strategies that need no model."""
@@ -53,6 +54,7 @@ def strategies(plan: PlanBuilder) -> None:
     plan.enter("strategies", "full", full)
     for name in HEURISTICS:
         layers = f"{name}:{n}@{plan.seed}" if name == "random" else f"{name}:{n}"
+        layers = plan.spread(n) if name == REGION else layers
         plan.enter("strategies", name, plan.train(f"{name}-{n}", tune__layers=layers))
     for by in IMPORTANCE_SCORES:
         scored = plan.step(
@@ -76,7 +78,7 @@ def layers(plan: PlanBuilder) -> None:
 
 def data(plan: PlanBuilder) -> None:
     """How much data: all layers and the region, on shares of it."""
-    for series, selected in (("full", "all"), ("region", f"sparse-uniform:{plan.n}")):
+    for series, selected in (("full", "all"), ("region", plan.spread(plan.n))):
         for share in SHARES:
             if share < 100:
                 made = plan.train(f"{series}-data-{share}", tune__layers=selected, data__share=share / 100)
@@ -147,7 +149,7 @@ def _pruned_first(plan: PlanBuilder, name: str) -> str:
         "prune", f"prune-base-angular-{REMOVED_FIRST}",
         {"ckpt": plan.base, "remove": REMOVED_FIRST, "by": "angular", "outside_region": False, "pictures": plan.images},
     )  # fmt: skip
-    selected = "all" if name == "full" else f"sparse-uniform:{plan.n}"
+    selected = "all" if name == "full" else f"sparse-uniform:{plan.n}"  # the published region counts in all layers
     return plan.train(f"{name}-after-removal-{REMOVED_FIRST}", tune__layers=selected, base=f"{{{pruned}}}")
 
 

@@ -36,6 +36,8 @@ class ReproductionFamily(Record):
     heal_keys: dict[str, Value] = Field(default={}, description="Recipe keys of that training.")
     base: str = Field(description="Checkpoint that every training starts from; its layers are the backbone's.")
     depth: int = Field(description="Decoder layers.")
+    region: str = Field(default="", description="Indices of the region's layers, where the paper publishes them.")
+    region_source: str = Field(default="", description="Where they are published: 'in ...'.")
     tasks: str = Field(description="Evaluated tasks.")
     trial_tasks: str = Field(default="", description="Evaluated tasks of a trial.")
     limit: int | None = Field(default=None, description="Items a task, or None for all.")

@@ -83,9 +83,15 @@ class PlanBuilder:
         """Add the training of all layers, with which all models of the same seed are compared."""
         return self.train("full", tune__layers="all")
 
+    def spread(self, n: int) -> str:
+        """Return layers that are spread evenly: the published region if it has as many, else a guess."""
+        region = self.family.region
+        is_published = bool(region) and len(select_layers(region, self.family.depth)) == n
+        return region if is_published else f"sparse-uniform:{n}"
+
     def uniform(self, n: int) -> str:
         """Add the training of some layers that are spread evenly."""
-        return self.train(f"sparse-uniform-{n}", tune__layers=f"sparse-uniform:{n}")
+        return self.train(f"sparse-uniform-{n}", tune__layers=self.spread(n))
 
     def heal(self, name: str, pruned: str) -> str:
         """Add a short training of a pruned checkpoint."""

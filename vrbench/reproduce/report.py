@@ -15,11 +15,13 @@ from vrbench.core.schemas import Provenance
 from vrbench.reporting.comparison_pages import data_uri, environment, pipe_table
 from vrbench.reporting.formatting import VERDICT_MARKS, code, describe_reused
 from vrbench.reproduce.claims import claim_results
+from vrbench.reproduce.families import FAMILIES
+from vrbench.reproduce.plan import Plan
 from vrbench.reproduce.plots import ReportPlot, report_plots
 from vrbench.reproduce.report_tables import ReportTable, report_tables
 from vrbench.reproduce.results import PlanResults, read_results
 from vrbench.reproduce.seed_estimate import ONE_SEED
-from vrbench.reproduce.tables import PAPER, TABLES
+from vrbench.reproduce.tables import PAPER, REGION, REGION_ROW, TABLES
 from vrbench.statistics import bootstrap
 
 PLOTS = "plots"
@@ -106,9 +108,21 @@ def _introduction(results: PlanResults) -> Iterator[str]:
         yield f"At most {plan.limit:,} items a task were used."
     if plan.overrides:
         yield f"Set for all trainings: {', '.join(f'{k} = {v}' for k, v in sorted(plan.overrides.items()))}."
+    yield from _region_note(plan)
     if results.undone:
         count = f"{len(results.undone)} of {len(plan.steps)}"
         yield f"{count} steps are not done; cells that need them are marked or left out."
+
+
+def _region_note(plan: Plan) -> Iterator[str]:
+    """Yield which layers are published and which are a guess, in a plan with a published region."""
+    family = FAMILIES.get(plan.family)
+    if family and family.region and any(step.arguments.get("tune.layers") == family.region for step in plan.steps):
+        yield (
+            f"Layers {family.region} ({REGION}, {REGION_ROW}, region) are published {family.region_source}. The paper "
+            "publishes no indices for other numbers of evenly spread layers, for hybrid, for a region chosen after a "
+            "removal, or for restored layers: those are a guess."
+        )
 
 
 def _sections(results: PlanResults) -> Iterator[ReportSection]:

@@ -135,7 +135,10 @@ def _strategies(results: PlanResults) -> Iterator[ReportTable]:
         yield _pairwise(tests, title, folded=True)
     if found := results.strategy_layers():
         headers = ("strategy", "layers, seed by seed", "similarity between seeds", "similarity to sparse-uniform")
-        figures = {name: (similarity_between_seeds(sets), similarity_to_region(sets)) for name, sets in found.items()}
+        chosen = found.get(REGION, {})
+        figures = {
+            name: (similarity_between_seeds(sets), similarity_to_region(sets, chosen)) for name, sets in found.items()
+        }
         lines = tuple(
             (name, _each_seed(sets), *(number(value, 2) for value in figures[name])) for name, sets in found.items()
         )
@@ -200,9 +203,9 @@ def similarity_between_seeds(layers: Mapping[int, LayerSet]) -> float | None:
     return fmean(found) if (found := [jaccard(a, b) for a, b in combinations(layers.values(), 2)]) else None
 
 
-def similarity_to_region(layers: Mapping[int, LayerSet]) -> float:
-    """Return the mean Jaccard index, over seeds, with as many layers spread evenly."""
-    return fmean(jaccard(own, sparse_uniform(len(own), own.depth)) for own in layers.values())
+def similarity_to_region(layers: Mapping[int, LayerSet], region: Mapping[int, LayerSet]) -> float:
+    """Return the mean Jaccard index, over seeds, with the seed's region, or with as many layers spread evenly."""
+    return fmean(jaccard(own, region.get(seed) or sparse_uniform(len(own), own.depth)) for seed, own in layers.items())
 
 
 def jaccard(a: LayerSet, b: LayerSet) -> float:
