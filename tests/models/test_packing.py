@@ -141,10 +141,23 @@ def test_no_other_groups_save_more(sequences: list[list[int]], shortest: int) ->
         best.append(max([best[-1], *(best[start] + (stop - start - 1) * n for start, n in whole.items())]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "MIN_PREFIX", shortest)
-        groups = packing._prefix_groups(sequences, [1] * len(sequences), order)
+        groups = packing._prefix_groups(list(map(packing._sort_key, sequences)), [1] * len(sequences), order)
     assert sum((stop - start - 1) * length for start, stop, length in groups) == best[-1]
     ends = [end for start, stop, _ in groups for end in (start, stop)]
     assert ends == sorted(ends)
+
+
+def test_sort_keys_are_in_the_order_of_tokens() -> None:
+    sequences = [(-300, 1), (-1,), (-1, -1), (0,), (1,), (1, 0), (1, 255), (1, 256), (2,), (70000,)]
+    assert sorted(sequences[::-1], key=packing._sort_key) == sorted(sequences)
+
+
+def test_options_of_one_token_share_one_path() -> None:
+    context = tuple(range(9))
+    (row,) = one_row_per_sequence([context] * 3)
+    assert row.paths == {n: list(context) for n in range(3)} and row.ends == [9] * 9
+    (row,) = pack_with_prefixes([context] * 3, [1] * 3)
+    assert len(row) == 9 and row.paths == {n: list(context) for n in range(3)} and row.ends == [9] * 9
 
 
 def test_rows_have_at_most_the_tokens_that_are_allowed() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from vrbench.core.memory import pause_garbage_collection
 from vrbench.evaluation.requests import (
     GenerationRequest,
     LogLikelihoodRequest,
@@ -73,14 +74,14 @@ class PackedBackend:
     def _loglikelihoods(
         self, targets: Mapping[int, Sequence[int]], tokens: Sequence[Sequence[int]], budget: MemoryBudget
     ) -> Iterator[Mapping[int, Response]]:
-        rows: Iterator[list[PackedSequence]]
-        if budget.fixed_shapes:
-            answers = [len(targets[n]) for n in range(len(tokens))]
-            rows = iter([_ordered(one_row_per_sequence(tokens, answers))])
-        elif str(self._vlm.dtype) == "torch.float32":
-            rows = rows_of_one_length(tokens)
-        else:
-            rows = iter([_ordered(pack_with_prefixes(tokens, [len(targets[n]) for n in range(len(tokens))]))])
+        answers = [len(targets[n]) for n in range(len(tokens))]
+        with pause_garbage_collection():
+            if budget.fixed_shapes:
+                rows = [_ordered(one_row_per_sequence(tokens, answers))]
+            elif str(self._vlm.dtype) == "torch.float32":
+                rows = list(rows_of_one_length(tokens))
+            else:
+                rows = [_ordered(pack_with_prefixes(tokens, answers))]
         ahead = 1 if self._vlm.device.type == "cuda" else 0  # passes that are started before a result is read
         started: deque[LogLikelihoods] = deque()
         for group in rows:
@@ -116,7 +117,8 @@ class PackedBackend:
 
     def _encode(self, request: Request) -> tuple[int, ...]:
         if isinstance(request, LogLikelihoodRequest):
-            return (request.context + request.continuation)[:-1]
+            # of options of one token it is the context itself, which they have in common
+            return request.context + request.continuation[:-1] if len(request.continuation) > 1 else request.context
         if not request.images:
             return request.tokens
         for image in request.images:
