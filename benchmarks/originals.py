@@ -1,6 +1,6 @@
 """Compare tokens and labels of the styles with the published code they are named after, on made samples.
 
-    python -m benchmarks.originals --originals DIR [--pin]
+    python -m benchmarks.originals --originals DIR [--tokenizers DIR] [--pin]
 
 DIR holds checkouts of haotian-liu/LLaVA, BAAI-DCAI/Bunny and SiyuanWangw/Visual-Region in folders of the names LLaVA,
 Bunny and Visual-Region. Their functions are read from there and run as they are: this repository has no copy of them.
@@ -9,7 +9,8 @@ the originals gave to tests/training/originals.json, which a test compares with,
 
 The tokenizers are small ones made for tests, of the kinds that the models have: SentencePiece with a space in front
 (LLaVA; read by sentencepiece itself for the original and converted for vrbench), bytes with Llama 3's special tokens,
-and Phi 3's.
+and Phi 3's. With --tokenizers the models' own are compared as well: folders llava, bunny-llama and bunny-phi3, as many
+as there are, with a tokenizer.json.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,8 +49,6 @@ from vrbench.training.recipe import Style
 
 REPORT = Path(__file__).parent / "results" / "originals.md"
 PINNED = Path(__file__).parents[1] / "tests" / "training" / "originals.json"
-LONGEST = 700
-"""Maximum of tokens, so that some samples are longer."""
 IMAGE_TOKENS = 25
 IMAGE_PLACE, IGNORED = -200, -100
 
@@ -72,6 +71,8 @@ class Original:
         style: vrbench's.
         separator: vrbench's, in the chat template.
         number: of samples.
+        tokenizer: folder of the model's own; None for the test's.
+        longest: maximum of tokens, so that some samples are longer.
     """
 
     repository: str
@@ -81,6 +82,8 @@ class Original:
     style: Style
     separator: str = " "
     number: int = 197
+    tokenizer: Path | None = None
+    longest: int = 700
 
 
 ORIGINALS = {
@@ -130,19 +133,24 @@ class OriginalTokenizer:
     legacy = True
 
     def __init__(self, original: Original) -> None:
-        words = original_words(original.family)
+        words: Any = original_words(original.family)
+        if original.tokenizer:
+            words = transformers.PreTrainedTokenizerFast.from_pretrained(original.tokenizer, local_files_only=True)
         self._ids: Callable[[str], list[int]] = lambda text: list(words(text)["input_ids"])
         self.bos_token_id = words.bos_token_id
         (self.eos_token_id,) = self._ids(original.end)[1:]
         is_llama_3 = original.family == "bunny-llama"  # whose code makes the end token the pad token
         self.pad_token_id = self.eos_token_id if is_llama_3 else self._ids("<unk>")[1]
-        self.model_max_length = LONGEST
+        self.model_max_length = original.longest
 
     def __call__(self, text: str | list[str], **options: Any) -> Any:
         if isinstance(text, str):
             return SimpleNamespace(input_ids=self._ids(text))
         (one,) = text
         return SimpleNamespace(input_ids=torch.tensor([self._ids(one)[: options["max_length"]]]))
+
+
+original_tokenizer = cache(OriginalTokenizer)
 
 
 def functions(file: Path, given: dict[str, Any]) -> dict[str, Any]:
@@ -197,14 +205,14 @@ def theirs(original: Original, checkout: Path, record: Record) -> Tokens:
             sources = names["preprocess_multimodal"](sources, settings)
         more = (IMAGE_TOKENS,) if "Visual-Region" in original.repository else ()
         with contextlib.redirect_stdout(io.StringIO()):  # it prints where tokens do not add up
-            made = names["preprocess"](sources, OriginalTokenizer(original), *more, has_image=has_image)
+            made = names["preprocess"](sources, original_tokenizer(original), *more, has_image=has_image)
     except (AssertionError, IndexError, KeyError, TypeError):
         return None
-    ids, labels = (made[key][0].tolist()[:LONGEST] for key in ("input_ids", "labels"))
+    ids, labels = (made[key][0].tolist()[: original.longest] for key in ("input_ids", "labels"))
     spread: list[tuple[int, int]] = []
     for token, label in zip(ids, labels, strict=True):  # as prepare_inputs_labels_for_multimodal puts images in
         spread += [(token, IGNORED)] * IMAGE_TOKENS if token == IMAGE_PLACE else [(token, label)]
-    spread = spread[:LONGEST]
+    spread = spread[: original.longest]
     while spread[-1][0] == IMAGE_PLACE:  # cut through: no text ends with an image
         spread.pop()
     return [token for token, _ in spread], [label for _, label in spread]
@@ -224,15 +232,17 @@ class Picture(TrainingImage):
 def encoder(original: Original, style: Style) -> ConversationEncoder:
     """vrbench's encoder with the converted tokenizer."""
     with tempfile.TemporaryDirectory() as folder:
-        save_tokenizer(original.family, Path(folder))
-        made = convert_tokenizer(Path(folder), original.end, original.family == "llava")
+        source = original.tokenizer or Path(folder)
+        if source != original.tokenizer:
+            save_tokenizer(original.family, source)
+        made = convert_tokenizer(source, original.end, original.family == "llava")
     made.tokenizer.chat_template = vicuna_template(original.end, original.separator)
     vlm: Any = SimpleNamespace(
         family="llava", tokenizer=made.tokenizer, image_tokens=IMAGE_TOKENS, prompt_format=None,
         image_processor=lambda images, **_: {"pixel_values": torch.zeros(len(images), 3, 2, 2)},
         model=SimpleNamespace(config=SimpleNamespace(image_token_id=made.image_id)),
     )  # fmt: skip
-    return ConversationEncoder(vlm, LONGEST, style=style)
+    return ConversationEncoder(vlm, original.longest, style=style)
 
 
 def ours(original: Original, style: Style, record: Record) -> Tokens:
@@ -304,38 +314,48 @@ def equal(expected: Tokens, made: Tokens) -> tuple[bool, bool]:
     return expected[0] == made[0], expected[1] == made[1]
 
 
-def page(found: dict[str, dict[str, Row]], checkouts: Sequence[str]) -> str:
+def page(found: dict[str, tuple[Original, dict[str, Row]]], checkouts: Sequence[str]) -> str:
     """The report."""
     lines = [
         "# Tokens and labels of the styles and of the published code", "",
         "Made by `python -m benchmarks.originals`: samples of each kind, made by a generator, through the code of each "
-        f"repository and through vrbench, with at most {LONGEST} tokens and {IMAGE_TOKENS} tokens an image. The "
-        "tokenizers are small ones made for tests, of the kinds that the models have, not the models' own. \"equal\": "
+        f"repository and through vrbench, with {IMAGE_TOKENS} tokens an image. A \"test\" tokenizer is a small one "
+        "made for tests, of the kind that the model has; \"own\" is the model's vocabulary and merges. \"equal\": "
         "token ids, and labels at all places, of so many of the samples; where the original stops with an error, "
         "vrbench leaves the sample out, which counts as equal. An image that the maximum cuts through is not "
         "compared: vrbench ends the sample before it, and no label follows.", "",
         "The image at a second mark of a sample is not compared: in the originals it is the next sample's of the "
         "batch; in vrbench it is the sample's own again.", "",
     ]  # fmt: skip
-    for name, rows in found.items():
-        original = ORIGINALS[name]
-        total = Row(**{key: sum(getattr(row, key) for row in rows.values()) for key in vars(Row())})
+    columns = (
+        "samples | the original stops | style: tokens equal | labels equal | `vrbench`: tokens equal | labels equal"
+    )
+    lines += [f"| | tokenizer | style | {columns} | left out |", "|---" * 10 + "|"]
+    for name, (original, rows) in found.items():
+        counts = " | ".join(str(value) for value in vars(_total(rows)).values())
+        lines.append(f"| {name} | {'own' if original.tokenizer else 'test'} | `{original.style}` | {counts} |")
+    lines.append("")
+    for name, (original, rows) in found.items():
+        if original.tokenizer:
+            continue
         lines += [
             f"## {name}", "",
-            f"{original.repository}, template `{original.template}`, {total.samples} samples; style "
+            f"{original.repository}, template `{original.template}`, at most {original.longest} tokens; style "
             f"`{original.style}`" + (", prompt.version `visual-region`" if not original.separator else "") + ".", "",
-            f"| kind | samples | the original stops | `{original.style}`: tokens equal | labels equal "
-            "| `vrbench`: tokens equal | labels equal | left out | why `vrbench` differs |",
-            "|---|---|---|---|---|---|---|---|---|",
-            *(_line(kind, row) for kind, row in rows.items()), _line("**all**", total), "",
+            f"| kind | {columns} | left out | why `vrbench` differs |", "|---" * 9 + "|",
+            *(_line(kind, row) for kind, row in rows.items()), _line("**all**", _total(rows)), "",
         ]  # fmt: skip
     lines += [f"`{report_header.command()}`; {'; '.join(checkouts)}; {report_header.versions()}", ""]
     return "\n".join(lines)
 
 
+def _total(rows: dict[str, Row]) -> Row:
+    return Row(**{key: sum(getattr(row, key) for row in rows.values()) for key in vars(Row())})
+
+
 def _line(kind: str, row: Row) -> str:
     differs = row.own_labels < row.samples or row.own_tokens < row.samples or row.tokens < row.samples
-    cells = [kind, row.samples, row.stops, row.tokens, row.labels, row.own_tokens, row.own_labels, row.own_left_out]
+    cells = [kind, *vars(row).values()]
     return f"| {' | '.join(map(str, cells))} | {REASONS.get(kind, '') if differs else ''} |"
 
 
@@ -349,13 +369,21 @@ def main() -> int:
     """Compare, write the page, and tell whether a style differs from what it is named after."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--originals", type=Path, required=True)
+    parser.add_argument("--tokenizers", type=Path)
     parser.add_argument("--pin", action="store_true")
     given = parser.parse_args()
-    found: dict[str, dict[str, Row]] = {}
-    pinned = {}
+    asked = dict(ORIGINALS)
     for name, original in ORIGINALS.items():
-        found[name] = {kind: Row() for kind in KINDS}
-        pinned[name] = compare(original, given.originals / original.repository.split("/")[1], found[name])
+        if given.tokenizers and (given.tokenizers / original.family).is_dir():
+            own = replace(original, tokenizer=given.tokenizers / original.family, longest=250)
+            asked[f"{name}, own tokenizer"] = own
+    found: dict[str, tuple[Original, dict[str, Row]]] = {}
+    pinned = {}
+    for name, original in asked.items():
+        found[name] = original, {kind: Row() for kind in KINDS}
+        digests = compare(original, given.originals / original.repository.split("/")[1], found[name][1])
+        if name in ORIGINALS:
+            pinned[name] = digests
     repositories = dict.fromkeys(original.repository for original in ORIGINALS.values())
     checkouts = [f"{name} {commit(given.originals / name.split('/')[1])}".strip() for name in repositories]
     REPORT.write_text(page(found, checkouts), encoding="utf-8")
@@ -363,7 +391,7 @@ def main() -> int:
     if given.pin:
         PINNED.write_text(json.dumps(pinned, indent=0) + "\n", encoding="utf-8")
     differing = [
-        f"{name}: {kind}" for name, rows in found.items() for kind, row in rows.items()
+        f"{name}: {kind}" for name, (_, rows) in found.items() for kind, row in rows.items()
         if min(row.labels, row.tokens) < row.samples
     ]  # fmt: skip
     print("\n".join(["differ:", *differing]) if differing else "no style differs")

@@ -12,6 +12,7 @@ import torch
 from benchmarks.odd_conversations import KINDS, samples
 from benchmarks.originals import ORIGINALS, PINNED, Tokens, ours, pinned_digests
 from tests import tiny
+from tests.conversion import tokenizers
 from tests.training.test_families_tuned import conversations
 from vrbench.checkpoints.prompts import IMAGE, vicuna_template
 from vrbench.core.errors import VrbenchError
@@ -105,6 +106,19 @@ def test_white_space_and_the_end_are_learned(base: Path) -> None:
     learned = [token for token, label in zip(ids, labels, strict=True) if label != IGNORED]
     assert vlm.tokenizer.decode(learned) == "  A dog. \n</s> Yes</s>"
     assert vlm.tokenizer.decode(ids).endswith("USER: Old? ASSISTANT:USER: Sure? ASSISTANT: Yes</s>")
+
+
+def test_a_tokenizer_that_puts_no_space_behind_an_end_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizers, "WORDS", [word for word in tokenizers.WORDS if word != "▁USER"])
+    words = tokenizers.phi3_words(metaspace=True)
+    words.chat_template = vicuna_template("</s>")
+    alone, behind = (words.tokenize(text) for text in ("USER", "</s>USER"))
+    assert len(alone) == len(behind[1:]) + 1
+    ids, labels = OriginalFormat(words, 900).encode(["A?", "the", "Is it?", "an", "Sure?", "is"], has_image=False)
+    learned = [token for token, label in zip(ids, labels, strict=True) if label != IGNORED]
+    assert words.convert_ids_to_tokens(learned).count("</s>") == 3 and words.decode(learned).split() == [
+        "the</s>", "an</s>", "is</s>",
+    ]  # fmt: skip
 
 
 def test_a_base_with_other_prompts_is_refused_before_weights_are_loaded(
