@@ -104,6 +104,7 @@ KINDS: dict[str, Make] = {
     "'ASSISTANT: ' in an answer": _set(1, 1, lambda rng: f"{text(rng)} ASSISTANT: {text(rng)}"),
     "an end token in an answer": _set(1, 1, lambda rng: f"{text(rng)}</s><|end_of_text|><|endoftext|> {text(rng)}"),
     "special tokens in a question": _set(1, 0, lambda rng: f"<s> <unk> <|begin_of_text|> {text(rng)}"),
+    "about as long as the maximum, text": lambda rng: record([["a", "b"]] * rng.randint(25, 28), None),
     "longer than the maximum, text": lambda rng: record([[text(rng, 30), text(rng, 40)] for _ in range(6)], None),
     "longer than the maximum, image": lambda rng: record([[shown(rng), text(rng)], *turns(rng, text(rng, 40), 6)]),
     "images up to the maximum and beyond": lambda rng: record([[shown(rng), "Yes"] for _ in range(30)]),

@@ -121,6 +121,8 @@ REASONS = {
     "'ASSISTANT: ' in an answer": "labels are on the answers; the originals give no label to the sample",
     "an end token in an answer": "labels are on the answers; the originals give no label to the sample",
     "special tokens in a question": "where one is the pad token, the originals give no label to the sample",
+    "about as long as the maximum, text": "where the end token is the pad token, Bunny's code gives no label to a text "
+    "that is longer by less than its turns",
     "images up to the maximum and beyond": "left out: the placeholders are more than the images",
     "several images": "the originals stop, for they take one image a sample; vrbench shows them",
 }

@@ -70,7 +70,7 @@ class OriginalFormat:
             shorter = self._shorter if rounds else 0
             asked = self._count(question + head, has_image) - self._beginning - shorter - 1  # " " goes to the answer
             length = self._count(said, has_image) - self._beginning - shorter + 1  # with the end token
-            for place in range(max(at, at + asked), min(at + length, len(ids))):
+            for place in range(at + asked, min(at + length, len(ids))):
                 is_label[place] = True
             at, rounds = at + length, rounds + 1
         if self._pads_with_end:
