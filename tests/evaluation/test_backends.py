@@ -47,13 +47,13 @@ def test_the_tower_of_a_base_is_digested_once(vlm: LlavaModel) -> None:
     again = LlavaModel(vlm.model, vlm.tokenizer, vlm.image_processor)
     cache = VisionFeatureCache()
     try:
-        vlm.base_digest = again.base_digest = "base"
+        vlm.tower_origin = again.tower_origin = "base"
         for one in (vlm, again):
             cache.features(one, [shown("a")])
         assert cache.computed == 1
         assert "tower_digest" not in vars(again)
     finally:
-        vlm.base_digest = ""
+        vlm.tower_origin = ""
 
 
 def test_the_least_recently_used_goes_first(vlm: LlavaModel) -> None:

@@ -201,6 +201,8 @@ class TestDraws:
         {"tuning": "weights", "lr_projector": 1e-3},
         {"lr_projector": 1e-3, "rank": 3},
         {"tuning": "weights", "sampling": "lisa:1"},
+        {"tower": "weights", "lr_tower": 1e-3},
+        {"tower": "lora", "lr_tower": 1e-3},
     ],
 )
 def test_the_parameters_that_are_told_beforehand_are_those_that_learn(changes: dict[str, Any], tiny_llava: Any) -> None:
@@ -214,7 +216,8 @@ def test_the_parameters_that_are_told_beforehand_are_those_that_learn(changes: d
     unfreeze(model, groups, torch.float32)
     learning_ones = sum(p.numel() for p in model.parameters() if p.requires_grad)
     cost = TuneCost(checkpoint_shapes(resolve_checkpoint(str(tiny_llava))), "llava", layers, of)
-    assert cost.trained_layers + cost.trained_projector + cost.trained_others == learning_ones
+    parts = (cost.trained_layers, cost.trained_projector, cost.trained_others, cost.trained_tower)
+    assert sum(parts) == learning_ones
     assert learning_ones == sum(p.numel() for group in groups for p in group.parameters)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests import tiny, tiny_families
 from tests.training.conversation_samples import LATER, ONE, SEVERAL, TWO, WORDS
 from vrbench.checkpoints.checkpoint import DELTA
 from vrbench.checkpoints.families import FAMILIES
-from vrbench.checkpoints.parameter_names import is_outside_layers
+from vrbench.checkpoints.parameter_names import canonical_name, is_outside_layers, layer_index
 from vrbench.checkpoints.safetensors_index import read_header
 from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.core.layers import LayerSet
@@ -23,6 +24,7 @@ from vrbench.models.resolve import inspect_checkpoint, resolve_checkpoint
 from vrbench.training import stages
 from vrbench.training.conversation_batches import collate
 from vrbench.training.conversation_encoder import ConversationEncoder
+from vrbench.training.prepare import dry_run
 from vrbench.training.recipe import TrainRecipe
 from vrbench.training.run import train
 from vrbench.training.trainable import sample_layers, unwrap_peft
@@ -126,6 +128,34 @@ def test_the_written_folder_is_the_tuned_model(family: str, tuning: str, tmp_pat
     told = inspect_checkpoint(str(out))
     assert told.against is not None and told.parameters == inspect_checkpoint(str(base)).parameters
     assert (told.against.tuned, told.against.others) == ("1,3", ("projector",))
+
+
+TOWERS = [*((family, "weights") for family in FAMILIES), ("llava", "lora"), ("qwen3_vl", "lora"), ("mllama", "lora")]
+
+
+@pytest.mark.parametrize(("family", "how"), TOWERS)
+def test_a_trained_tower_is_in_the_folder(family: str, how: str, tmp_path: Path, trained: list[Any]) -> None:
+    base = base_of(family, tmp_path / "base")
+    batch = 4 if family == "paligemma" else 2  # enough for an image to be among them
+    more = {"dora": True} if family == "llava" else {"tuning": "weights"} if how == "lora" else {}
+    asked = recipe(base, tmp_path, tower=how, lr_tower=1e-2, batch=batch, **more)
+    told = dry_run(asked, tmp_path / "tuned")
+    out = train(asked, tmp_path / "tuned", device="cpu")
+    checkpoint = resolve_checkpoint(str(out))
+    assert [step.method for step in checkpoint.lineage[0].steps][1:] == ["tower"]
+    vlm, before = load_vlm(checkpoint), load_model(resolve_checkpoint(str(base)), torch.float32)
+    made = ConversationEncoder(vlm, 4000)
+    rows = collate([row for row in (made.encode(made.split(s)[0]) for s in (ONE, SEVERAL)) if row])
+    assert torch.allclose(logits(vlm.model, rows), logits(trained[0], rows), atol=2e-4)
+    pairs = zip(vlm.model.named_parameters(), before.parameters(), strict=True)
+    differ = {canonical_name(name) for (name, ours), theirs in pairs if not torch.equal(ours, theirs)}
+    inside = set(components.tower_parameters(vlm.model))
+    others = differ - inside - set(components.projector_parameters(vlm.model))
+    assert {layer_index(name) for name in others} == {1, 3} and len(differ & inside) > len(inside) / 4
+    assert vlm.tower_origin == checkpoint.digest
+    assert re.search(r"[1-9][\d,]* in the vision tower", told)
+    against = inspect_checkpoint(str(out)).against
+    assert against is not None and "vision tower" in against.others
 
 
 @pytest.mark.parametrize("family", FAMILIES)

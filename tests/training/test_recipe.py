@@ -96,6 +96,8 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, text: str, message: str) ->
         ({"tune.rank": "null"}, "tune.rank and tune.alpha are needed for tuning 'lora'"),
         ({"tune.tuning": "weights", "tune.modules": "attention"}, "tune.modules is 'attention'.* 'lora'"),
         ({"tune.tuning": "weights", "tune.dora": "true"}, "tune.dora is true, which needs tuning 'lora'"),
+        ({"tune.tower": "lora"}, "tune.tower is 'lora' and tune.lr_tower None; a trained tower needs a rate"),
+        ({"tune.tower": "lora", "tune.lr_tower": "1"}, "tune.tower needs conversations"),
         ({"tune.neftune": "0"}, "tune.neftune is 0"),
         ({"tune.layers": "none", "tune.lr_projector": "0"}, "nothing would be trained"),
         ({"tune.layers": "none", "tune.sampling": "2"}, "'none'.* tune.sampling"),

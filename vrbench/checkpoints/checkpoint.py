@@ -16,8 +16,9 @@ ADAPTER_CONFIG = "adapter_config.json"
 DELTA = "delta.safetensors"
 PROJECTOR = "projector.safetensors"
 TOWER = "tower.safetensors"
+TUNED_TOWER = "tuned_tower.safetensors"
 TEMPLATE = "chat_template.jinja"
-OVERLAY_FILES = (ADAPTER, DELTA, PROJECTOR, TOWER)
+OVERLAY_FILES = (ADAPTER, DELTA, PROJECTOR, TOWER, TUNED_TOWER)
 """Weight files of a folder that changes another checkpoint."""
 
 WHOLE_LLM = "weights+embeddings"

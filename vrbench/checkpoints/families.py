@@ -243,10 +243,20 @@ def family_of(checkpoint: Checkpoint) -> Family:
     return REMOTE_CODE if checkpoint.root.code else FAMILIES[checkpoint.family]
 
 
+TOWER_MODULES = ("vision_tower", "vision_model", "visual")
+"""First part of the canonical names of a vision tower's parameters."""
+
+
 def projector_names(family: str, names: Iterable[str]) -> frozenset[str]:
     """Return those canonical parameter names that belong to a family's projector."""
     modules = tuple(f"{module}." for module in FAMILIES[family].projector)
     return frozenset(name for name in names if name.startswith(modules))
+
+
+def tower_names(family: str, names: Iterable[str]) -> frozenset[str]:
+    """Return those canonical parameter names that belong to a family's vision tower, without a projector inside it."""
+    inside = {name for name in names if name.partition(".")[0] in TOWER_MODULES}
+    return frozenset(inside) - projector_names(family, inside)
 
 
 def projector_prefix(family: str) -> str:

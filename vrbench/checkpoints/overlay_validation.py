@@ -12,11 +12,12 @@ from vrbench.checkpoints.checkpoint import (
     OVERLAY_FILES,
     PROJECTOR,
     TOWER,
+    TUNED_TOWER,
     WHOLE_LLM,
     Checkpoint,
     LayerEdit,
 )
-from vrbench.checkpoints.families import FAMILIES, projector_names, projector_prefix
+from vrbench.checkpoints.families import FAMILIES, projector_names, projector_prefix, tower_names
 from vrbench.checkpoints.model_config import may_tie_head
 from vrbench.checkpoints.parameter_names import (
     HEAD,
@@ -76,7 +77,7 @@ def validate_overlay(
     """
     has = {name for name in OVERLAY_FILES if (folder / name).is_file()}
     if TOWER in has:
-        more = sorted(has & {ADAPTER, DELTA}) + [edit.kind for edit in edits]
+        more = sorted(has & {ADAPTER, DELTA, TUNED_TOWER}) + [edit.kind for edit in edits]
         conflict = f"{folder} has {TOWER} and also {', '.join(more)}; that needs a folder of its own"
         return [conflict] * bool(more) + _validate_pocket(folder)
     if base.code:
@@ -84,8 +85,8 @@ def validate_overlay(
     if base.family not in FAMILIES:
         return [f"{folder} has no {TOWER}, and its base {base.id} is a language model without vision"]
     errors: list[str] = []
-    if DELTA in has and len(has) > 1:
-        others = ", ".join(sorted(has - {DELTA}))
+    if DELTA in has and has - {DELTA, TUNED_TOWER}:
+        others = ", ".join(sorted(has - {DELTA, TUNED_TOWER}))
         errors.append(f"{folder} has {DELTA} and also {others}; their order is unknown, make two folders")
     below = edited_shapes(checkpoint_shapes(base), edits)
     projector = projector_names(base.family, below)
@@ -96,6 +97,10 @@ def validate_overlay(
     if PROJECTOR in has:  # a tower may contain the projector
         shapes = {name: below[name] for name in projector}
         errors += _validate_part(folder / PROJECTOR, shapes, projector_prefix(base.family))
+    if TUNED_TOWER in has:
+        errors += _validate_part(
+            folder / TUNED_TOWER, {name: below[name] for name in tower_names(base.family, below)}, ""
+        )
     return errors
 
 

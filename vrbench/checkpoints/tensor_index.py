@@ -16,7 +16,7 @@ from pydantic import Field
 
 from vrbench.checkpoints import llava_shapes
 from vrbench.checkpoints.checkpoint import ADAPTER, OVERLAY_FILES, PROJECTOR, TOWER, Checkpoint, LayerEdit
-from vrbench.checkpoints.families import FAMILIES, projector_prefix
+from vrbench.checkpoints.families import FAMILIES, TOWER_MODULES, projector_prefix
 from vrbench.checkpoints.lora_adapter import saved_name
 from vrbench.checkpoints.model_config import may_tie_head
 from vrbench.checkpoints.parameter_names import (
@@ -38,7 +38,6 @@ BLOCK = 1 << 22
 """Values of each of two tensors that are compared at a time."""
 
 PROJECTORS = {"multi_modal_projector", "mm_projector", "connector", "merger", "deepstack_merger_list", "image_newline"}
-TOWERS = {"vision_tower", "vision_model", "visual"}
 PARTS = ("LLM", "projector", "vision tower")
 NUMPY: dict[str, type] = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 """Stored dtype -> what numpy reads it as; bfloat16 as its bits."""
@@ -64,7 +63,7 @@ class TensorLocation:
     def part(self) -> str:
         """One of `PARTS`."""
         words = set(self.name.split("."))
-        return "projector" if words & PROJECTORS else "vision tower" if words & TOWERS else "LLM"
+        return "projector" if words & PROJECTORS else "vision tower" if words & {*TOWER_MODULES} else "LLM"
 
     def is_at(self, other: TensorLocation) -> bool:
         """Return whether it is the same part of the same file."""

@@ -38,7 +38,7 @@ class VisionFeatureCache:
         self.budget, self.shared = budget, shared
         self.computed = 0
         self._kept: OrderedDict[tuple[str, str], torch.Tensor] = OrderedDict()
-        self._towers: dict[str, str] = {}  # digest of a base -> of its tower
+        self._towers: dict[str, str] = {}  # digest of the checkpoint that has a tower -> of the tower
         self._ahead: Prefetcher[str, torch.Tensor] | None = None
 
     def plan_memory(self, device: torch.device, gpu_memory: float) -> float:
@@ -98,8 +98,8 @@ class VisionFeatureCache:
     def _tower(self, vlm: LlavaModel) -> str:
         if not self.shared:
             return str(id(vlm))
-        if not vlm.base_digest:
+        if not vlm.tower_origin:
             return vlm.tower_digest
-        if vlm.base_digest not in self._towers:  # nothing that is applied to a base changes its tower
-            self._towers[vlm.base_digest] = vlm.tower_digest
-        return self._towers[vlm.base_digest]
+        if vlm.tower_origin not in self._towers:
+            self._towers[vlm.tower_origin] = vlm.tower_digest
+        return self._towers[vlm.tower_origin]

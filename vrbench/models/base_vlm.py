@@ -32,7 +32,7 @@ class BaseVLM:
         dtype: of the weights.
         code: versions of the code that makes its weights and answers, as `code_versions` of its checkpoint has them.
         has_adapter: whether PEFT was used to make its weights.
-        base_digest: of the checkpoint that was loaded first, which has its vision tower; "" where it is not known.
+        tower_origin: digest of the checkpoint, it or one below it, that has its vision tower; "" where it is not known.
         prompts_digest: sha256 over the files that determine its prompts and their tokens; "" where they are not known.
         vllm: what answers in place of the weights, which are then not loaded (`load_without_weights`).
     """
@@ -49,7 +49,7 @@ class BaseVLM:
         self.dtype: torch.dtype = next(model.parameters()).dtype
         self.code: Mapping[str, int] = {}
         self.has_adapter = False
-        self.base_digest = self.prompts_digest = ""
+        self.tower_origin = self.prompts_digest = ""
         self.vllm: VllmEngine | None = None
         self._token_texts: dict[int, str] = {}
 

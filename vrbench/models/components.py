@@ -83,6 +83,13 @@ def projector_prefix(model: Any) -> str:
     return "".join(shared)
 
 
+def tower_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
+    """Return canonical name -> parameter of the vision tower, without a projector inside of it."""
+    inside = {id(p) for p in vision_tower(model).parameters()}
+    inside -= {id(p) for module in projector(model) for p in module.parameters()}
+    return {canonical_name(name): p for name, p in model.named_parameters() if id(p) in inside}
+
+
 def layer_parameters(model: Any, layers: Iterable[int]) -> dict[str, torch.nn.Parameter]:
     """Return canonical name, such as 'layers.3.mlp.up_proj.weight' -> parameter of some decoder layers."""
     modules = decoder_layers(model)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from vrbench.checkpoints.checkpoint import ADAPTER, TOWER, Checkpoint
+from vrbench.checkpoints.checkpoint import ADAPTER, TOWER, TUNED_TOWER, Checkpoint
 from vrbench.checkpoints.code_versions import model_versions
 from vrbench.checkpoints.digest import folder_digest
 from vrbench.checkpoints.families import FAMILIES, family_of
@@ -128,12 +128,19 @@ def _described(vlm: BaseVLM, checkpoint: Checkpoint) -> BaseVLM:
         VrbenchError: it has another number of decoder layers than the checkpoint.
     """
     vlm.code, vlm.has_adapter = model_versions(checkpoint), checkpoint.has_adapter
-    vlm.base_digest = first_loaded(checkpoint).digest
+    vlm.tower_origin = _tower_origin(checkpoint).digest
     own = {"template": checkpoint.template} if checkpoint.template else {}
     vlm.prompts_digest = folder_digest(first_folder(checkpoint), [], {"code": checkpoint.root.code, **own})
     if vlm.depth != checkpoint.depth:
         raise VrbenchError(f"{checkpoint.id} has {vlm.depth} decoder layers; its lineage says {checkpoint.depth}")
     return vlm
+
+
+def _tower_origin(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the checkpoint, it or one below it, that has its vision tower."""
+    if checkpoint.has(TUNED_TOWER) or checkpoint is first_loaded(checkpoint) or checkpoint.base is None:
+        return checkpoint
+    return _tower_origin(checkpoint.base)
 
 
 def select_gpu(device: torch.device) -> None:

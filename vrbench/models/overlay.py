@@ -1,4 +1,4 @@
-"""Applying a checkpoint folder to its loaded base: layers removed or restored, adapter, delta, projector."""
+"""Applying a checkpoint folder to its loaded base: layers removed or restored, adapter, delta, projector, tower."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vrbench.checkpoints.checkpoint import ADAPTER, DELTA, PROJECTOR, TOWER, Checkpoint, LayerEdit
+from vrbench.checkpoints.checkpoint import ADAPTER, DELTA, PROJECTOR, TOWER, TUNED_TOWER, Checkpoint, LayerEdit
 from vrbench.checkpoints.families import fixed_layers
 from vrbench.checkpoints.model_config import LAYER_INDICES, prune_config
 from vrbench.checkpoints.parameter_names import IGNORED_BUFFERS, canonical_name, is_outside_layers, layer_index
@@ -39,6 +39,8 @@ def apply_overlay(model: Any, checkpoint: Checkpoint, merge: bool, load: LoadMod
     Returns:
         The model, which is another object if an adapter was applied.
     """
+    from safetensors.torch import load_file
+
     for change in checkpoint.edits:
         if change.kind == "pruned":
             remove_layers(model, change.layers)
@@ -50,6 +52,9 @@ def apply_overlay(model: Any, checkpoint: Checkpoint, merge: bool, load: LoadMod
         _apply_delta(model, checkpoint.path / DELTA)
     if checkpoint.has(PROJECTOR):
         _replace_projector(model, checkpoint.path / PROJECTOR)
+    if checkpoint.has(TUNED_TOWER):
+        file = checkpoint.path / TUNED_TOWER
+        components.fill_parameters(components.tower_parameters(model), load_file(file), str(file))
     return model
 
 

@@ -12,6 +12,7 @@ For a pass over n tokens, in bytes, with b bytes an element of the computation (
                  + LoRA: (b, and 1 with dropout) x inputs, and b x rank, of each adapted linear (DoRA: and b x outputs)
                  + whole weights: b (4 hidden + inputs of the last linear)
                  with checkpointing, b hidden a layer and all of the above once
+                 a trained tower: b (inputs + outputs) of its linears, for each token of an image
                  logits: (b + 8) x vocabulary, for the share of tokens with a label
 
 The peak is that of weights and AdamW with gradients or activations, whichever are more: a backward pass makes the
@@ -134,7 +135,7 @@ class TuneCost:
         self.tuned = layers
         self.layers = [LayerShape({}, 0) for _ in range(layers.depth)]
         projector = projector_names(family, shapes)
-        self.total, self.tower, self.projector, self.outside = 0, 0, 0, 0
+        self.total, self.tower, self.tower_sides, self.projector, self.outside = 0, 0, 0, 0, 0
         for name, shape in shapes.items():
             count = math.prod(shape)
             self.total += count
@@ -147,6 +148,7 @@ class TuneCost:
                 self.outside += count
             elif "vision" in name or "visual" in name:
                 self.tower += count
+                self.tower_sides += sum(shape) if len(shape) == 2 and "embed" not in name else 0
         self.vocabulary, self.hidden = shapes["embed_tokens.weight"]
         positions = shapes.get(f"{TOWER_PREFIX}embeddings.position_embedding.weight", (0,))[0]
         self.image_tokens = positions - (f"{TOWER_PREFIX}embeddings.class_embedding" in shapes)  # 0 where unknown
@@ -181,6 +183,11 @@ class TuneCost:
         return self.projector if self.settings.lr_projector else 0
 
     @property
+    def trained_tower(self) -> int:
+        """Trained parameters in the vision tower, without DoRA's."""
+        return {"none": 0, "lora": self._rank * self.tower_sides, "weights": self.tower}[self.settings.tower]
+
+    @property
     def trained_others(self) -> int:
         """Trained parameters in embeddings, final norm and head."""
         return self.outside if self.settings.is_lisa else 0
@@ -188,7 +195,8 @@ class TuneCost:
     @property
     def _lowest(self) -> int:
         """The first layer with a backward pass."""
-        return 0 if self.settings.lr_projector or self.settings.is_lisa else min(self.tuned, default=len(self.layers))
+        has_inputs_trained = self.settings.lr_projector or self.settings.is_lisa or self.settings.tower != "none"
+        return 0 if has_inputs_trained else min(self.tuned, default=len(self.layers))
 
     def _kept(self, number: int) -> int:
         """Return bytes for each token that a layer keeps for the backward pass."""
@@ -206,9 +214,11 @@ class TuneCost:
 
     def memory(self, rows: Rows) -> dict[str, float]:
         """Return part of the memory -> bytes on one device; see the formula above."""
-        trained = self.trained_layers + self.trained_projector + self.trained_others
+        trained = self.trained_layers + self.trained_projector + self.trained_others + self.trained_tower
         whole = self.trained_layers + self.trained_others if self.settings.tuning == "weights" else 0
+        whole += self.tower if self.settings.tower == "weights" else 0
         frozen = self.total - whole - self.trained_projector
+        tower = self.size * self.tower_sides if self.settings.tower != "none" else 0
         kept = [self._kept(number) for number in range(self._lowest, len(self.layers))]
         if self.settings.checkpointing and kept:
             kept = [self.size * self.hidden * len(kept), max(kept)]
@@ -217,7 +227,7 @@ class TuneCost:
             "weights": self.size * frozen, "masters": self.master * trained,
             "copies": self.size * trained if self.size < self.master else 0,
             "AdamW": 2 * self.master * trained, "gradients": self.master * trained,
-            "activations": rows.rows * rows.tokens * (sum(kept) + logits),
+            "activations": rows.rows * (rows.tokens * (sum(kept) + logits) + rows.image_tokens * tower),
         }  # fmt: skip
 
     def flops(self, rows: Rows) -> Flops:
@@ -236,7 +246,8 @@ class TuneCost:
             backward += 2 * (layer.products + adapter + weights) + 2 * attention
             again += own if self.settings.checkpointing else 0
         head = (6 if self.settings.is_lisa else 4) * self.hidden * self.vocabulary * rows.labelled
-        image = (2 * self.tower + (6 if self.settings.lr_projector else 2) * self.projector) * rows.image_tokens
+        of_tower = {"none": 2, "lora": 4, "weights": 6}[self.settings.tower]
+        image = (of_tower * self.tower + (6 if self.settings.lr_projector else 2) * self.projector) * rows.image_tokens
         count = rows.rows * rows.passes
         needed = count * (rows.tokens * (forward + backward + head) + image)
         return Flops(needed, needed + count * rows.tokens * again)

@@ -168,7 +168,7 @@ class TuneStage(RecipeSection):
 
     added_later = (
         "tuning", "modules", "sampling", "every", "epochs", "accumulate", "schedule", "weight_decay", "checkpointing",
-        "save_every", "beta2", "average", "micro_batch", "rslora", "dora", "neftune",
+        "save_every", "beta2", "average", "micro_batch", "rslora", "dora", "neftune", "tower", "lr_tower",
     )  # fmt: skip
 
     layers: str = Field(
@@ -208,6 +208,10 @@ class TuneStage(RecipeSection):
     )
     lr: float = Field(gt=0, description="Peak learning rate of the layers.")
     lr_projector: float = Field(ge=0, description="Peak learning rate of the projector; 0 freezes it.")
+    tower: Literal["none", "lora", "weights"] = Field(
+        default="none", description="The vision tower: frozen, LoRA on all its linears (merged at the end), or whole."
+    )
+    lr_tower: float | None = Field(default=None, gt=0, description="Peak learning rate of the vision tower.")
     schedule: Literal["cosine", "linear", "constant"] = Field(
         default="cosine", description="The rate after the warm-up: it falls to 0, or stays."
     )
@@ -242,14 +246,19 @@ class TuneStage(RecipeSection):
         if self.batch % self.accumulate:
             errors.append(f"tune.batch is {self.batch}, which is not a multiple of tune.accumulate = {self.accumulate}")
         errors += self._average_errors()
-        if self.tuning == "lora" and not no_layers and (self.rank is None or self.alpha is None):
+        has_lora = (self.tuning == "lora" and not no_layers) or self.tower == "lora"
+        if has_lora and (self.rank is None or self.alpha is None):
             errors.append("tune.rank and tune.alpha are needed for tuning 'lora'")
         if self.tuning == "weights" and self.modules != "all":
             errors.append(f"tune.modules is {self.modules!r}, which needs tuning 'lora'")
         for option in ("rslora", "dora"):
             if self.tuning == "weights" and getattr(self, option):
                 errors.append(f"tune.{option} is true, which needs tuning 'lora'")
-        if no_layers and self.lr_projector == 0:
+        if (self.tower == "none") != (self.lr_tower is None):
+            errors.append(
+                f"tune.tower is {self.tower!r} and tune.lr_tower {self.lr_tower}; a trained tower needs a rate"
+            )
+        if no_layers and self.lr_projector == 0 and self.tower == "none":
             errors.append("tune.layers is 'none' and tune.lr_projector 0: nothing would be trained")
         if no_layers and self.sampling is not None:
             errors.append("tune.layers is 'none': there are no layers for tune.sampling")

@@ -17,9 +17,10 @@ from torch import nn
 from transformers import TrainerCallback
 
 from vrbench.checkpoints import smollm2
-from vrbench.checkpoints.checkpoint import ADAPTER, DELTA, PROJECTOR, TEMPLATE, TOWER, WHOLE_LLM
+from vrbench.checkpoints.checkpoint import ADAPTER, DELTA, PROJECTOR, TEMPLATE, TOWER, TUNED_TOWER, WHOLE_LLM
 from vrbench.checkpoints.locate import relative_name
-from vrbench.checkpoints.lora_adapter import adapter_method, read_adapter_config
+from vrbench.checkpoints.lora_adapter import adapter_method, module_name, read_adapter_config
+from vrbench.checkpoints.parameter_names import canonical_name, layer_index
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import write_atomically
 from vrbench.core.layers import LayerSet
@@ -52,6 +53,9 @@ from vrbench.training.trainable import (
     validate_trainable,
 )
 from vrbench.training.trainer import ParameterGroup, TrainingConfig, TrainingData, fit, gather_shards
+
+TOWER_METHOD = "tower"
+"""Method of a lineage's step that trained the vision tower."""
 
 REPORTED_STEPS = 25
 """Steps at the end whose mean loss the lineage reports."""
@@ -140,12 +144,16 @@ def tune_base(
     note = _note(
         device, started, written=recipe.dtype, steps=len(losses), final_loss=sum(last) / len(last), **data.measure()
     )
-    method = save_tuned(model, layers, recipe, settings, out)
+    methods = {save_tuned(model, layers, recipe, settings, out): layers} if len(layers) or settings.lr_projector else {}
+    if settings.tower != "none":
+        save_tensors(_tower_weights(model), out / TUNED_TOWER, recipe.dtype)
+        methods[TOWER_METHOD] = LayerSet.none(base.depth)
+    steps = [_step(recipe, of, method=method, stage=recipe.stage, note=note) for method, of in methods.items()]
     if setup.template is not None:
         write_atomically(out / TEMPLATE, setup.template)
     lineage = Lineage(
         id=recipe.makes, family=base.family, depth=base.depth, licence=base.lineage[0].licence if base.lineage else "",
-        steps=(_step(recipe, layers, method=method, stage=recipe.stage, note=note),),
+        steps=tuple(steps),
         base=BaseRef(id=relative_name(recipe.base, out), digest=base.digest),
     )  # fmt: skip
     publish(out, lineage, recipe)
@@ -159,7 +167,7 @@ def _load(recipe: TrainRecipe, setup: TrainingSetup, device: torch.device) -> tu
     if setup.template is not None:
         vlm.tokenizer.chat_template = setup.template
     torch.manual_seed(recipe.seed)
-    has_lora = len(setup.layers) and recipe.tune.tuning == "lora"
+    has_lora = (len(setup.layers) and recipe.tune.tuning == "lora") or recipe.tune.tower == "lora"
     model = add_lora(vlm.model, setup.layers, recipe.tune) if has_lora else vlm.model
     if setup.conversations is not None:
         return model, conversation_data(recipe, setup.conversations, vlm), vlm
@@ -204,8 +212,9 @@ def tune(
 def save_tuned(model: Any, layers: LayerSet, recipe: TrainRecipe, settings: TuneStage, out: Path) -> str:
     """Write what was trained, an adapter and the projector or a delta; returns the lineage's name for the method."""
     if len(layers) and settings.tuning == "weights":
-        weights = components.layer_parameters(model, layers) | components.projector_parameters(model)
-        weights |= components.outside_parameters(model) if settings.is_lisa else {}
+        inner = unwrap_peft(model)  # a tower may have LoRA
+        weights = components.layer_parameters(inner, layers) | components.projector_parameters(inner)
+        weights |= components.outside_parameters(inner) if settings.is_lisa else {}
         save_tensors(weights, out / DELTA, recipe.dtype)
         return WHOLE_LLM if settings.is_lisa else "weights"
     if len(layers):
@@ -218,11 +227,29 @@ def save_tuned(model: Any, layers: LayerSet, recipe: TrainRecipe, settings: Tune
     return adapter_method(read_adapter_config(out)) if len(layers) else "projector"
 
 
+def _tower_weights(model: Any) -> dict[str, torch.Tensor]:
+    """Return canonical name -> weight of the vision tower; its LoRA is merged, in the model too."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    inner = unwrap_peft(model)
+    for module in components.vision_tower(inner).modules():
+        if isinstance(module, BaseTunerLayer):
+            module.merge(safe_merge=True)
+    named = components.tower_parameters(inner)
+    return {name.replace(".base_layer.", "."): p for name, p in named.items() if "lora_" not in name}
+
+
 def _save_adapter(model: Any, recipe: TrainRecipe, out: Path) -> None:
     model.peft_config["default"].base_model_name_or_path = recipe.base  # not the folder that it was loaded from
     model.save_pretrained(out, save_embedding_layers=False)
     (out / "README.md").unlink(missing_ok=True)  # PEFT's template of a model card
-    save_tensors(load_file(out / ADAPTER), out / ADAPTER, recipe.dtype)
+    tensors = load_file(out / ADAPTER)
+    of_tower = [name for name in tensors if layer_index(canonical_name(name)) is None]
+    if of_tower:  # which is merged into the tower's own file
+        tensors = {name: value for name, value in tensors.items() if name not in of_tower}
+        model.peft_config["default"].target_modules = sorted({module_name(name) for name in tensors})
+        model.peft_config["default"].save_pretrained(out)
+    save_tensors(tensors, out / ADAPTER, recipe.dtype)
 
 
 def _round(parameters: Iterable[nn.Parameter], dtype: str) -> None:

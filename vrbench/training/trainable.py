@@ -26,7 +26,7 @@ from vrbench.training.trainer import ParameterGroup
 
 
 def add_lora(model: Any, layers: LayerSet, settings: TuneStage) -> Any:
-    """Return a model of any family with LoRA on linears of the chosen decoder layers, and on nothing else.
+    """Return a model of any family with LoRA on linears of the chosen decoder layers and, if asked, of the tower alone.
 
     Raises:
         VrbenchError: the layers have no linear that the settings name.
@@ -36,14 +36,24 @@ def add_lora(model: Any, layers: LayerSet, settings: TuneStage) -> Any:
     config = LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, bias="none",
         use_rslora=settings.rslora, use_dora=settings.dora,
-        target_modules=_target_pattern(model, layers, settings),
+        target_modules="|".join(_target_patterns(model, layers, settings)),
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT uses a deprecated name of transformers
         return get_peft_model(model, config)
 
 
-def _target_pattern(model: Any, layers: LayerSet, settings: TuneStage) -> str:
+def _target_patterns(model: Any, layers: LayerSet, settings: TuneStage) -> list[str]:
+    """Return regular expressions of the full names of the linears that LoRA goes on."""
+    patterns = [layer_pattern(model, layers, settings)] if len(layers) and settings.tuning == "lora" else []
+    if settings.tower == "lora":
+        inside = {id(m) for m in components.vision_tower(model).modules() if isinstance(m, nn.Linear)}
+        inside -= {id(m) for part in components.projector(model) for m in part.modules()}
+        patterns += [re.escape(name) for name, module in model.named_modules() if id(module) in inside]
+    return patterns
+
+
+def layer_pattern(model: Any, layers: LayerSet, settings: TuneStage) -> str:
     """Return a regular expression of the linears' full names: layers of a vision tower have the same numbers."""
     modules = components.decoder_layers(model)
     path = next(name for name, module in model.named_modules() if module is modules)
@@ -78,13 +88,19 @@ def projector_parameters(model: Any) -> list[nn.Parameter]:
     return [p for module in components.projector(unwrap_peft(model)) for p in module.parameters()]
 
 
+def tower_parameters(model: Any, settings: TuneStage) -> list[nn.Parameter]:
+    """Return the vision tower's trained parameters."""
+    named = components.tower_parameters(unwrap_peft(model)) if settings.tower != "none" else {}
+    return [p for name, p in named.items() if settings.tower == "weights" or "lora_" in name]
+
+
 def _trained_outside(model: Any, settings: TuneStage) -> list[nn.Parameter]:
     """Return the LLM's trained parameters outside its layers: LISA's."""
     return list(components.outside_parameters(unwrap_peft(model)).values()) if settings.is_lisa else []
 
 
 def parameter_groups(model: Any, layers: LayerSet, settings: TuneStage) -> list[ParameterGroup]:
-    """Return the matrices of layers, their other weights (without weight decay), and the projector.
+    """Return the matrices of layers, their other weights (without weight decay), the projector and the tower.
 
     With LISA, embeddings and head are among the matrices, and the final norm among the others.
     """
@@ -93,7 +109,12 @@ def parameter_groups(model: Any, layers: LayerSet, settings: TuneStage) -> list[
     matrices = ParameterGroup([p for p in tuned if p.ndim > 1], settings.lr, settings.weight_decay)
     vectors = ParameterGroup([p for p in tuned if p.ndim < 2], settings.lr)
     projector = ParameterGroup(projector_parameters(model) if settings.lr_projector else [], settings.lr_projector)
-    return [group for group in (matrices, vectors, projector) if group.parameters]
+    tower, rate = tower_parameters(model, settings), settings.lr_tower or 0
+    towers = (
+        ParameterGroup([p for p in tower if p.ndim > 1], rate, settings.weight_decay),
+        ParameterGroup([p for p in tower if p.ndim < 2], rate),
+    )
+    return [group for group in (matrices, vectors, projector, *towers) if group.parameters]
 
 
 def unfreeze(model: nn.Module, groups: Sequence[ParameterGroup], dtype: torch.dtype) -> None:
@@ -115,7 +136,7 @@ def unfreeze(model: nn.Module, groups: Sequence[ParameterGroup], dtype: torch.dt
 def validate_trainable(model: Any, layers: LayerSet, settings: TuneStage) -> None:
     """Check the frozen model, whatever froze it: trained are all chosen layers and the projector, and nothing else.
 
-    With LISA, embeddings, final norm and head are too.
+    With LISA, embeddings, final norm and head are too, and with `tune.tower` the vision tower.
 
     Raises:
         VrbenchError: other parameters would be trained or have LoRA, or a chosen layer has nothing to train.
@@ -123,7 +144,8 @@ def validate_trainable(model: Any, layers: LayerSet, settings: TuneStage) -> Non
     modules = components.decoder_layers(unwrap_peft(model))
     chosen = {i: list(modules[i].parameters()) for i in layers}
     projector = projector_parameters(model) if settings.lr_projector else []
-    allowed = {id(p) for part in (*chosen.values(), projector, _trained_outside(model, settings)) for p in part}
+    others = (projector, _trained_outside(model, settings), tower_parameters(model, settings))
+    allowed = {id(p) for part in (*chosen.values(), *others) for p in part}
     outside = [
         name for name, p in model.named_parameters() if (p.requires_grad or "lora_" in name) and id(p) not in allowed
     ]
@@ -132,7 +154,7 @@ def validate_trainable(model: Any, layers: LayerSet, settings: TuneStage) -> Non
     if outside:
         errors.append(
             f"{outside[0]} would be trained ({len(outside)} such parameters), which is outside of tune.layers = "
-            f"{layers} and of what tune.lr_projector trains"
+            f"{layers} and of what tune.lr_projector and tune.tower train"
         )
     if idle:
         errors.append(

@@ -90,6 +90,7 @@ class TrainingConfig:
         reporting: where the curves go.
         flops: of the batches, for MFU.
         neftune: alpha of the noise on embeddings of tokens; none for no noise.
+        trains_tower: whether the vision tower is trained, whose last layers may get no gradient.
         scores: evaluates the model every `score_every` steps and at the end.
     """
 
@@ -112,6 +113,7 @@ class TrainingConfig:
     reporting: Reporting = NO_REPORTS
     flops: BatchFlops | None = None
     neftune: float | None = None
+    trains_tower: bool = False
     scores: Callable[[], dict[str, float]] | None = None
     score_every: int = 0
 
@@ -126,6 +128,7 @@ class TrainingConfig:
         return cls(
             label, steps, stage.batch, warmup=recipe.warmup, clip=recipe.clip, seed=recipe.seed, dtype=recipe.dtype,
             save_every=stage.save_every, state=state, samples_layers=bool(getattr(stage, "sampling", None)),
+            trains_tower=getattr(stage, "tower", "none") != "none",
             warmup_from_zero=recipe.warmup_from_zero, tf32=recipe.tf32, reporting=reporting, **own,
         )  # fmt: skip
 
@@ -421,7 +424,7 @@ def _arguments(config: TrainingConfig, data: TrainingData, folder: Path, device:
         run_name=f"{config.reporting.name} {config.label}", neftune_noise_alpha=config.neftune,
         remove_unused_columns=False, dataloader_num_workers=data.workers, dataloader_pin_memory=on_gpu,
         accelerator_config={"non_blocking": on_gpu}, ddp_broadcast_buffers=False,
-        ddp_find_unused_parameters=config.samples_layers or data.has_unused_parameters,
+        ddp_find_unused_parameters=config.samples_layers or config.trains_tower or data.has_unused_parameters,
     )  # fmt: skip
     arguments._n_gpu = min(1, arguments.n_gpu)  # several GPUs are for `accelerate launch`, not for DataParallel
     each, rest = divmod(config.batch, arguments.world_size * config.accumulate)
