@@ -28,12 +28,12 @@ from vrbench.statistics import bootstrap
 from vrbench.tasks.metrics import METRICS
 
 
-def coverage(setting: Setting, trials: int) -> tuple[float, float]:
+def coverage(setting: Setting, trials: int, draws: int = bootstrap.DRAWS) -> tuple[float, float]:
     """Share of trials whose interval holds the true retention, and mean width in percent of retention."""
     rng = np.random.default_rng(zlib.crc32(repr(setting).encode()))
     target, held, widths = truth(setting), 0, []
     for trial in range(trials):
-        drawn = [bootstrap.draw(pair_of(rng, setting), [trial, task]) for task in range(setting.tasks)]
+        drawn = [bootstrap.draw(pair_of(rng, setting), [trial, task], draws) for task in range(setting.tasks)]
         ends = bootstrap.retention_interval(drawn, METRICS[setting.metric].higher_is_better)
         if ends is not None:
             held += ends[0] <= target <= ends[1]

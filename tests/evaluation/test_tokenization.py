@@ -121,7 +121,7 @@ def families(draw: st.DrawFn) -> list[str]:
     return texts
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(texts=families(), add=st.randoms())
 def test_parts_give_the_ids_of_whole_texts(cut: Any, texts: list[str], add: Any) -> None:
     fast = BatchTokenizer(cut)
@@ -134,7 +134,7 @@ def test_parts_give_the_ids_of_whole_texts(cut: Any, texts: list[str], add: Any)
     assert found == [cut.encode(text, add_special_tokens=a) for text, a in zip(texts, added, strict=True)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(text=TEXT)
 def test_a_tokenizer_splits_wherever_a_text_may_be_cut(cut: Any, text: str) -> None:
     for match in CUT.finditer(text):

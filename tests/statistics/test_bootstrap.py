@@ -41,13 +41,13 @@ def retention(pair: bootstrap.PairedCounts) -> tuple[float, float]:
     ids=str,
 )
 def test_intervals_cover(setting: Setting) -> None:
-    share, _ = coverage(setting, trials=100)
+    share, _ = coverage(setting, trials=100, draws=1000)
     assert 0.885 <= share <= 0.99  # 95 % and three standard errors of 100 trials, and not all of them
 
 
-@pytest.mark.parametrize("clusters", [2, 13, 14, 300, 3001])
+@pytest.mark.parametrize("clusters", [2, 13, 14, 300])
 def test_sign_flips_give_the_p_value_of_scipys_permutation_test(clusters: int) -> None:
-    """All flips of up to 13 clusters, random ones of more."""
+    """All flips of up to 13 clusters, random ones of more, in several blocks."""
     effects = np.random.default_rng(1).choice([-1.0, 0.5, 1.5], clusters) / 36
     known = permutation_test(
         (effects,), lambda x, axis: x.sum(axis=axis), permutation_type="samples", vectorized=True,

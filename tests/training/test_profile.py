@@ -40,6 +40,13 @@ def model() -> ShapeModel:
     return ShapeModel("tiny", CPU)
 
 
+@pytest.fixture
+def short_prefills(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefills of 40 tokens in place of the paper's 11,264."""
+    monkeypatch.setattr(profiling, "PREFILL_ROWS", 2)
+    monkeypatch.setattr(profiling, "PREFILL_TOKENS", 20)
+
+
 def row(**more: Any) -> ProfileRow:
     return planned_rows(["tiny"], QUICK)[0].model_copy(update=more)
 
@@ -153,6 +160,7 @@ def test_joined_linears_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows[0].trainable == lora + projector
 
 
+@pytest.mark.usefixtures("short_prefills")
 def test_rows_are_kept_one_by_one_and_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "profile.json"
     told: list[ProfileRow] = []
@@ -181,6 +189,7 @@ def test_rows_of_another_device_are_refused(tmp_path: Path) -> None:
         profile(["tiny"], QUICK, "cpu", file)
 
 
+@pytest.mark.usefixtures("short_prefills")
 def test_out_of_memory_is_a_row_and_the_next_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     step = profiling.training_step
 
@@ -239,6 +248,7 @@ def test_a_file_that_is_no_profile_is_refused(tmp_path: Path) -> None:
         load_profile(tmp_path / "none.json")
 
 
+@pytest.mark.usefixtures("short_prefills")
 def test_the_command_prints_both_tables_and_writes_the_rows(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "profile.json"
     asked = "profile --shape tiny --tuning lora --checkpointing off --batch 2 --tokens 24 --image-tokens 16 --steps 1"

@@ -45,15 +45,15 @@ def _is_optional(name: str, model_type: str) -> bool:
 
 def validate(folder: Path) -> list[str]:
     """Return why a folder cannot be loaded as the model that its config.json describes; no weight is loaded."""
-    from transformers import AutoConfig
-
-    errors = _validate_vision_tower(folder) or validate_weights(folder)
+    errors = _validate_vision_tower(folder)
     if errors:
         return errors
-    config = AutoConfig.from_pretrained(folder, **LOCAL_ONLY)
+    config, errors = _validate_model(folder)
+    if errors:
+        return errors
     rows = next(s[0] for n, s in shapes_of(read_headers(folder)).items() if n.endswith("embed_tokens.weight"))
     if config.model_type != "llava":
-        return validate_processor(folder, lambda: load_processor(folder, config.model_type), config, rows)
+        return validate_processor(folder, lambda: load_processor(folder, config.model_type, config), config, rows)
     errors = validate_processor(folder, lambda: load_image_processor(folder, "llava"), config, rows)
     return errors or _validate_feature_layer(folder, config)
 
@@ -83,6 +83,11 @@ def _validate_feature_layer(folder: Path, config: Any) -> list[str]:
 
 def validate_weights(folder: Path) -> list[str]:
     """Return why the weights in a folder are not those of the model that its config.json describes."""
+    return _validate_model(folder)[1]
+
+
+def _validate_model(folder: Path) -> tuple[Any, list[str]]:
+    """Return the config of a folder, None where it describes no model, and the errors of the weights."""
     from transformers import AutoConfig
 
     file = folder / "config.json"
@@ -93,9 +98,9 @@ def validate_weights(folder: Path) -> list[str]:
     except Exception as error:  # transformers' strict configs raise classes of their own
         reason = " ".join(str(error).split())
         texts = "".join(f"; {key} is the text {value!r}, write a number" for key, value in _numeric_texts(folder))
-        return [f"{file} describes no model that can be built: {reason}{texts}"]
+        return None, [f"{file} describes no model that can be built: {reason}{texts}"]
     if model is None:
-        return [f"{file}: {reason}"]
+        return config, [f"{file}: {reason}"]
     tensors, expected = read_headers(folder), expected_shapes(model)
     found = {n: s for n, s in shapes_of(tensors).items() if not _is_optional(n, config.model_type)}
     for pair in model.all_tied_weights_keys.items():  # one parameter under two names: either may be the one stored
@@ -106,7 +111,7 @@ def validate_weights(folder: Path) -> list[str]:
     head = _validate_head(folder, model, found)
     if head:
         del expected[HEAD]
-    return validate_unique_names(folder, tensors) + head + compare_shapes(folder, found, expected)
+    return config, validate_unique_names(folder, tensors) + head + compare_shapes(folder, found, expected)
 
 
 def _numeric_texts(folder: Path) -> Iterator[tuple[str, str]]:
@@ -156,8 +161,9 @@ def empty_model(config: Any) -> Any:
     """
     import torch
     from transformers import AutoModelForImageTextToText
+    from transformers.initialization import no_init_weights
 
-    with torch.device("meta"):
+    with torch.device("meta"), no_init_weights():
         model = AutoModelForImageTextToText.from_config(config)
     components.decoder(model)
     return model
@@ -190,14 +196,15 @@ def load_tokenizer(folder: Path) -> tuple[Any, Any]:
     """
     from transformers import AutoConfig
 
-    family = AutoConfig.from_pretrained(folder, **LOCAL_ONLY).model_type
+    config = AutoConfig.from_pretrained(folder, **LOCAL_ONLY)
+    family = config.model_type
     if family != "llava":
-        return load_tokenizer_and_processor(folder, lambda: load_processor(folder, family))
+        return load_tokenizer_and_processor(folder, config, lambda: load_processor(folder, family, config))
 
     def load_parts() -> tuple[Any, Any]:
         return load_image_processor(folder, "llava"), processor_template(folder)
 
-    tokenizer, (image_processor, template) = load_tokenizer_and_processor(folder, load_parts)
+    tokenizer, (image_processor, template) = load_tokenizer_and_processor(folder, config, load_parts)
     tokenizer.chat_template = default_template(tokenizer.chat_template or template)
     return tokenizer, image_processor
 

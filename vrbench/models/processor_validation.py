@@ -18,8 +18,11 @@ REQUIRED = ("patch_size", "vision_feature_select_strategy", "num_image_tokens")
 """Settings of LLaVA-NeXT's and LLaVA-OneVision's processors without which no prompt with an image can be made."""
 
 
-def load_tokenizer_and_processor(folder: Path, load_processor: Callable[[], Any]) -> tuple[Any, Any]:
+def load_tokenizer_and_processor(folder: Path, config: Any, load_processor: Callable[[], Any]) -> tuple[Any, Any]:
     """Load the tokenizer of a folder and, by `load_processor`, what else prepares prompts there.
+
+    Args:
+        config: the model's, as transformers reads it.
 
     Raises:
         VrbenchError: their settings cannot be read.
@@ -27,7 +30,7 @@ def load_tokenizer_and_processor(folder: Path, load_processor: Callable[[], Any]
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL_ONLY)
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=config, **LOCAL_ONLY)
     except Exception as error:  # transformers' readers raise anything
         os_errors.reraise_os_error(error)
         raise VrbenchError(f"{folder} has no readable tokenizer: {' '.join(str(error).split())}") from error
@@ -57,7 +60,7 @@ def validate_processor(folder: Path, load_processor: Callable[[], Any], config: 
         vocabulary: rows of the embedding.
     """
     try:
-        tokenizer, processor = load_tokenizer_and_processor(folder, load_processor)
+        tokenizer, processor = load_tokenizer_and_processor(folder, config, load_processor)
     except VrbenchError as error:
         return error_messages(error)
     return [

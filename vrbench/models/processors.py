@@ -53,8 +53,11 @@ class UnsupportedImageError(VrbenchError):
     """The family's image processor cannot take images of these sizes; it can take every other image."""
 
 
-def load_processor(folder: Path, model_type: str) -> Any:
+def load_processor(folder: Path, model_type: str, config: Any = None) -> Any:
     """Load the processor of a folder, with a PIL image processor and no video processor.
+
+    Args:
+        config: the model's, where it has been read already.
 
     Raises:
         OSError, ValueError: the folder lacks the settings of a part.
@@ -62,7 +65,8 @@ def load_processor(folder: Path, model_type: str) -> Any:
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
     name = FAMILIES[model_type].processor_class or f"transformers:{PROCESSOR_MAPPING_NAMES[model_type]}"
-    return build_processor(_import(name), folder, lambda: load_image_processor(folder, model_type), LOCAL_ONLY)
+    options = {**LOCAL_ONLY, "config": config}
+    return build_processor(_import(name), folder, lambda: load_image_processor(folder, model_type), options)
 
 
 def build_processor(
