@@ -36,7 +36,7 @@ def answer_logits(model: Any, features: torch.Tensor, length: int = 0) -> tuple[
     batch = rows.collate(range(len(rows)))
     computed = rows.batch(batch["rows"], batch["length"])
     with torch.inference_mode():
-        return llava.answer_logits(computed, batch["answers"]), computed
+        return llava.inner.lm_head(llava.answer_states(computed, batch["answers"])), computed
 
 
 @pytest.mark.parametrize("length", [0, 150])

@@ -260,7 +260,7 @@ class TestGoneOn:
         def full(*_: object) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
-        monkeypatch.setattr(PackedLlava, "answer_logits", full)
+        monkeypatch.setattr(PackedLlava, "answer_states", full)
         with pytest.raises(VrbenchError, match=r"tune: memory ran out with 4 samples a step.*rows of up to \d+ tokens"):
             train("pocket-region", tmp_path / "out", {**TUNE, "base": str(base)}, device="cpu")
         assert not (tmp_path / "out").exists()

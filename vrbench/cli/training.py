@@ -55,6 +55,8 @@ def train(
       tune.tower, .lr_tower    lora or weights: train the vision tower too, at a rate of its own
       tune.schedule            cosine, linear or constant; warmup is the warm-up's share of the steps
       tune.checkpointing       true for gradient checkpointing, to save memory
+      tune.compile             on, off, or auto: compile the decoder layers on a GPU, for 100 steps or more
+      tune.attention           sdpa (auto), eager, flash_attention_2 or flash_attention_3
       tune.save_every          steps between saved states
       eval.tasks, .every       tasks to evaluate on while training, and steps between; eval.split=dev, eval.limit=200
       data.share               share of the data to use

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from vrbench.training.conversation_encoder import PER_TOKEN, ConversationEncoder
 from vrbench.training.conversation_sets import ConversationSet, select_share
 from vrbench.training.conversations import Conversation
 from vrbench.training.recipe import GeneratedScenes, TrainRecipe
+from vrbench.training.token_loss import summed_cross_entropy, token_loss
+from vrbench.training.trainable import unwrap_peft
 from vrbench.training.trainer import IGNORED, TrainingData, shuffled_passes
 
 if TYPE_CHECKING:
@@ -32,6 +35,9 @@ WORKERS = 8
 
 IMAGES_OF_SAMPLE = "aspect_ratio_ids"
 """Mllama's input with the kind of each of a sample's images, 0 for none."""
+
+LOGIT_SCALES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+"""Settings of decoders whose logits are more than a linear of the hidden states (Gemma 2)."""
 
 ROW_PER_SAMPLE = ("pixel_attention_mask", IMAGES_OF_SAMPLE)
 """Inputs of families whose pixels have a row for each sample (Idefics3, Mllama), not for each image."""
@@ -210,8 +216,8 @@ def _padded(tensor: Tensor, sizes: Sequence[int], fill: int) -> Tensor:
 def answer_loss(model: Any, batch: Mapping[str, Any]) -> Tensor:
     """Return the cross-entropy of the answers' tokens, in nats, summed, with the weights [samples] of a batch if any.
 
-    Logits are computed only at positions where a sample of the batch has an answer: with a vocabulary of 128,000, the
-    logits of all tokens would be most of a step's memory.
+    Logits are computed only for these tokens, see `token_loss`: with a vocabulary of 128,000, the logits of all tokens
+    would be most of a step's memory.
     """
     tensors = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
     return torch.stack([_loss(model, part) for part in split_batch(tensors)]).sum()
@@ -221,11 +227,27 @@ def _loss(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
     inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "weights")}
     targets = batch["labels"][:, 1:]
     positions = (targets != IGNORED).any(0).nonzero()[:, 0]
-    logits = model(**inputs, use_cache=False, logits_to_keep=positions).logits.float()
     targets = targets[:, positions]
-    if "weights" not in batch:
-        return nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
-    return nn.functional.cross_entropy(logits.mT, targets, reduction="none").sum(1) @ batch["weights"]
+    labelled = targets != IGNORED
+    weights = batch["weights"][:, None].expand_as(targets)[labelled] if "weights" in batch else None
+    inner = unwrap_peft(model)
+    if any(getattr(inner.config.get_text_config(), name, None) not in (None, 1) for name in LOGIT_SCALES):
+        logits = model(**inputs, use_cache=False, logits_to_keep=positions).logits
+        return summed_cross_entropy(logits[labelled], targets[labelled], weights)
+    head = inner.get_output_embeddings()
+    with _states_for_logits(head):
+        states = model(**inputs, use_cache=False, logits_to_keep=positions).logits
+    return token_loss(states[labelled], targets[labelled], head, weights)
+
+
+@contextmanager
+def _states_for_logits(head: Any) -> Iterator[None]:
+    """Let a model's LM head return its input: the last hidden states in place of the logits."""
+    head.forward = lambda states: states
+    try:
+        yield
+    finally:
+        del head.forward
 
 
 def split_batch(batch: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vrbench.pocket.turns import TrainingTurn
+from vrbench.training.token_loss import token_loss
 from vrbench.training.trainable import unwrap_peft
 from vrbench.training.trainer import IGNORED, Loss
 
@@ -208,12 +209,10 @@ class PackedLlava:
         self.device = next(model.parameters()).device
         self.autocast = torch.autocast(self.device.type, dtype=getattr(torch, dtype), enabled=dtype != "float32")
 
-    def compile(self, rows: Sequence[PackedRow]) -> None:
-        """Compile the decoder layers for one length of rows; the few longer rows are not trained on."""
+    def fix_length(self, rows: Sequence[PackedRow]) -> None:
+        """Choose one length of all rows, for compiled layers; the few longer rows are not trained on."""
         lengths = np.array([len(r.tokens) for r in rows])
         self.length = int(-(-np.quantile(lengths, COMPILED_SHARE) // 32) * 32)
-        for layer in self.inner.model.language_model.layers:
-            layer.compile(dynamic=False)
 
     def fitting(self, rows: Sequence[PackedRow]) -> NDArray[np.int64]:
         """Return the indices of the rows that are not longer than the compiled length; all when there is none."""
@@ -224,18 +223,17 @@ class PackedLlava:
 
         def loss(model: Any, batch: dict[str, Any]) -> Tensor:
             packed = rows.batch(batch["rows"], batch["length"])
-            with self.autocast:
-                logits = self.answer_logits(packed, batch["answers"])
             target = packed.target.flatten()[batch["answers"]]
-            if (weights := batch.get("weights")) is None:
-                return nn.functional.cross_entropy(logits.float(), target, reduction="sum")
-            nats = nn.functional.cross_entropy(logits.float(), target, reduction="none")
-            return nats @ weights[batch["answers"] // batch["length"]]
+            weights = batch.get("weights")
+            if weights is not None:
+                weights = weights[batch["answers"] // batch["length"]]
+            with self.autocast:
+                return token_loss(self.answer_states(packed, batch["answers"]), target, self.inner.lm_head, weights)
 
         return loss
 
-    def answer_logits(self, batch: RowBatch, answers: Tensor) -> Tensor:
-        """Return the logits [answer tokens, vocabulary] at positions of the rows end to end, on these alone."""
+    def answer_states(self, batch: RowBatch, answers: Tensor) -> Tensor:
+        """Return the LM head's input [answer tokens, width] at positions of the rows end to end."""
         inner = self.inner.model
         embedded = inner.get_input_embeddings()(batch.tokens)
         features = batch.features.to(next(inner.multi_modal_projector.parameters()).dtype)  # bfloat16 on a GPU
@@ -245,7 +243,7 @@ class PackedLlava:
             inputs_embeds=torch.cat([embedded[:, : self.first], images, rest], dim=1), attention_mask=batch.mask,
             position_ids=batch.position, use_cache=False,
         ).last_hidden_state  # fmt: skip
-        return self.inner.lm_head(states.flatten(0, 1)[answers])
+        return states.flatten(0, 1)[answers]
 
     @torch.inference_mode()
     def accuracy(self, data: EncodedImages) -> dict[str, float]:
@@ -258,7 +256,7 @@ class PackedLlava:
             answers = batch["answers"].to(self.device)
             packed = rows.batch(batch["rows"].to(self.device), batch["length"])
             with self.autocast, torch.compiler.set_stance("force_eager"):  # rows of many lengths
-                logits = self.answer_logits(packed, answers)
+                logits = self.inner.lm_head(self.answer_states(packed, answers))
             wrong = torch.zeros_like(packed.target, dtype=torch.bool).flatten()
             wrong[answers] = logits.argmax(-1) != packed.target.flatten()[answers]
             wrong, turn = wrong.view_as(packed.target).cpu(), packed.turn.cpu()

@@ -67,11 +67,11 @@ def packed_data(
         chosen = np.sort(np.random.default_rng(EXTRA_SEED).permutation(others)[:kept])
         kinds.append((len(data.rows) + chosen, extras))
     order = mixed_order(kinds, steps, recipe.seed, 1)
-    return TrainingData(rows, rows.collate, llava.loss(rows), order, rows.longest)
+    return TrainingData(rows, rows.collate, llava.loss(rows), order, rows.longest, fixed_shapes=rows.fixed)
 
 
 def tuning_data(recipe: TrainRecipe, vlm: LlavaModel, model: Any, device: torch.device) -> TrainingData:
-    """Return the data for tuning a model of the base `vlm`, measured on the dev split; on a GPU compile the model."""
+    """Return the data for tuning a model of the base `vlm`, measured on the dev split; on a GPU rows of one length."""
     settings, tune = recipe.data, recipe.tune
     assert tune is not None and isinstance(settings, GeneratedScenes)
     llava, packer = packed_llava(model, recipe)
@@ -83,8 +83,8 @@ def tuning_data(recipe: TrainRecipe, vlm: LlavaModel, model: Any, device: torch.
     data = cached(["train", scenes, turns], lambda: generated_images("train", scenes, turns))
     extra = cached(["easy", turns], lambda: easy_vqa_images(turns)) if settings.easy_vqa else None
     dev = cached(["dev", few, turns], lambda: generated_images("dev", few, turns))
-    if device.type == "cuda":
-        llava.compile(data.rows)
+    if device.type == "cuda" or tune.compile == "on":
+        llava.fix_length(data.rows)
     steps = tune.steps_for(settings.used, settings.easy_vqa_images(tune.batch))
     return replace(
         packed_data(llava, data, extra, recipe, steps, tune.batch),

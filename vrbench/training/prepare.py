@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from vrbench.checkpoints.checkpoint import Checkpoint
@@ -69,6 +70,7 @@ def prepare(recipe: TrainRecipe, out: Path, must_resume: bool = False) -> Traini
             if recipe.tune.layers_at_a_time > len(setup.layers):
                 are = f"tune.layers = {setup.layers} are {len(setup.layers)} layers"
                 errors.append(f"tune.sampling is {recipe.tune.sampling}; {are}")
+            errors += attention_errors(recipe.tune.attention)
             if not isinstance(recipe.data, GeneratedScenes):
                 errors += padding_errors(base) if recipe.data.pad_square else []
                 setup = replace(setup, template=training_template(base, recipe.prompt, recipe.data.style))
@@ -78,6 +80,18 @@ def prepare(recipe: TrainRecipe, out: Path, must_resume: bool = False) -> Traini
             conversations = read_conversations(recipe.data)
     raise_errors(errors)
     return replace(setup, conversations=conversations, dev_tasks=dev_tasks) if setup else None
+
+
+PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
+"""Attention that needs a package -> its module."""
+
+
+def attention_errors(attention: str) -> list[str]:
+    """Return an error if the package of an attention is not installed."""
+    module = PACKAGES.get(attention)
+    if module is None or find_spec(module):
+        return []
+    return [f"tune.attention is {attention!r}, which needs flash-attn (no module {module}); install it, or use sdpa"]
 
 
 def padding_errors(base: Checkpoint) -> list[str]:

@@ -168,7 +168,8 @@ class TuneStage(RecipeSection):
 
     added_later = (
         "tuning", "modules", "sampling", "every", "epochs", "accumulate", "schedule", "weight_decay", "checkpointing",
-        "save_every", "beta2", "average", "micro_batch", "rslora", "dora", "neftune", "tower", "lr_tower",
+        "save_every", "beta2", "average", "micro_batch", "rslora", "dora", "neftune", "tower", "lr_tower", "compile",
+        "attention",
     )  # fmt: skip
 
     layers: str = Field(
@@ -218,6 +219,12 @@ class TuneStage(RecipeSection):
     weight_decay: float = Field(default=0.0, ge=0, description="AdamW's weight decay, of matrices only.")
     beta2: float = Field(default=0.98, gt=0, lt=1, description="AdamW's decay of the mean of squared gradients.")
     checkpointing: bool = Field(default=False, description="Recompute activations in the backward pass.")
+    compile: Literal["auto", "on", "off"] = Field(
+        default="auto", description="Compile the decoder layers; auto: on a GPU, for 100 steps or more."
+    )
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3"] = Field(
+        default="auto", description="transformers' name of the decoder's attention; auto: sdpa."
+    )
     save_every: SaveEvery = 200
 
     @field_validator("layers", mode="before")

@@ -31,6 +31,7 @@ from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_llava, load_vlm
 from vrbench.training import pocket_data
 from vrbench.training.checkpoint_folder import is_first, publish, save_tensors
+from vrbench.training.compiled_layers import layers_for_training
 from vrbench.training.conversation_batches import conversation_data
 from vrbench.training.curves import NO_REPORTS, Reporting
 from vrbench.training.dev_evaluation import DevScores, dev_scores
@@ -44,7 +45,6 @@ from vrbench.training.tower import train_tower
 from vrbench.training.trainable import (
     LayerSampling,
     add_lora,
-    enable_checkpointing,
     layer_parameters,
     parameter_groups,
     projector_parameters,
@@ -197,8 +197,8 @@ def tune(
     groups = parameter_groups(model, layers, settings)
     unfreeze(model, groups, getattr(torch, recipe.dtype))
     validate_trainable(model, layers, settings)
-    if settings.checkpointing:
-        enable_checkpointing(model)
+    if settings.attention != "auto":
+        components.decoder(unwrap_peft(model)).set_attn_implementation(settings.attention)
     if settings.sampling is not None:
         parameters = layer_parameters(model, layers, settings)
         sampling = LayerSampling(parameters, layers, settings.layers_at_a_time, settings.every, recipe.seed)
@@ -206,7 +206,8 @@ def tune(
     steps = len(data.order) // settings.batch
     config = TrainingConfig.from_recipe(recipe, recipe.stage, settings, steps, state, reporting)
     config = replace(config, flops=flops, scores=scores, score_every=recipe.eval.every if recipe.eval else 0)
-    return fit(model, data, groups, config, device, callbacks)
+    with layers_for_training(model, settings, steps, device, data.fixed_shapes):
+        return fit(model, data, groups, config, device, callbacks)
 
 
 def save_tuned(model: Any, layers: LayerSet, recipe: TrainRecipe, settings: TuneStage, out: Path) -> str:

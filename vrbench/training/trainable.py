@@ -120,7 +120,8 @@ def parameter_groups(model: Any, layers: LayerSet, settings: TuneStage) -> list[
 def unfreeze(model: nn.Module, groups: Sequence[ParameterGroup], dtype: torch.dtype) -> None:
     """Make the groups' parameters trainable float32 masters; freeze all others, the LLM's in the compute type.
 
-    Frozen weights need no masters, and half the memory traffic. The tower and a frozen projector keep their type.
+    Frozen weights need no masters, and half the memory traffic. The tower and a frozen projector keep their type. Under
+    autocast, LoRA is computed in the compute type as everything else is.
     """
     trained = {id(p) for group in groups for p in group.parameters}
     llm = {id(p) for p in components.decoder(unwrap_peft(model)).parameters()}
@@ -131,6 +132,15 @@ def unfreeze(model: nn.Module, groups: Sequence[ParameterGroup], dtype: torch.dt
             parameter.data = parameter.data.float()
         elif id(parameter) in llm:
             parameter.data = parameter.data.to(dtype)
+    if dtype != torch.float32:
+        compute_lora_in_input_type(model)
+
+
+def compute_lora_in_input_type(model: Any) -> None:
+    """Keep PEFT from converting the inputs of LoRA to the masters' float32, in which its dropout would be computed."""
+    for module in model.modules():
+        if hasattr(module, "cast_input_dtype_enabled") and not any(module.use_dora.values()):  # norms stay in float32
+            module.cast_input_dtype_enabled = False
 
 
 def validate_trainable(model: Any, layers: LayerSet, settings: TuneStage) -> None:

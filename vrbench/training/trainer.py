@@ -8,6 +8,8 @@ synchronization with a GPU between steps.
 
 from __future__ import annotations
 
+import functools
+import gc
 import math
 import tempfile
 from collections import Counter
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import accelerate.optimizer
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -64,6 +67,7 @@ class TrainingData:
         measure: returns what the lineage reports about the trained model, such as the share of correct dev answers.
         workers: processes that load samples.
         has_unused_parameters: whether some batches give parameters no gradient, as those without images do.
+        fixed_shapes: whether all batches have one shape.
     """
 
     samples: Any
@@ -74,6 +78,7 @@ class TrainingData:
     measure: Callable[[], Mapping[str, Any]] = dict
     workers: int = 0
     has_unused_parameters: bool = False
+    fixed_shapes: bool = False
 
 
 @dataclass(frozen=True)
@@ -331,6 +336,8 @@ def fit(
         trainer.remove_callback(PrinterCallback)
         _validate_sharding(trainer, config)
         monitor.trainer = trainer
+        _look_up_packages_once()
+        gc.freeze()  # a collection would walk the thousands of modules that LoRA adds to a model
         try:
             with _tf32(config.tf32 and device.type == "cuda"):
                 trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
@@ -344,6 +351,7 @@ def fit(
                 f"fewer layers{monitor.newest_state_note()}"
             ) from error
         finally:
+            gc.unfreeze()
             monitor.close()
     model.eval()
     return monitor.all_losses()
@@ -394,6 +402,12 @@ def gather_shards(model: nn.Module) -> dict[str, Tensor] | None:
         return None
     trained = [(name, p.detach()) for name, p in model.named_parameters() if p.requires_grad]
     return {name: p.full_tensor().cpu() if isinstance(p, DTensor) else p.cpu() for name, p in trained}
+
+
+def _look_up_packages_once() -> None:
+    """Cache a search through the folders of all packages that accelerate makes twice in every step."""
+    if not hasattr(accelerate.optimizer.is_lomo_available, "cache_info"):
+        accelerate.optimizer.is_lomo_available = functools.cache(accelerate.optimizer.is_lomo_available)
 
 
 def _validate_sharding(trainer: Trainer, config: TrainingConfig) -> None:
