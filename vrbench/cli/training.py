@@ -180,6 +180,9 @@ def profile(
     image_tokens: Annotated[int, typer.Option(help="Tokens of the image in a row.")] = 576,
     steps: Annotated[int, typer.Option(help="Timed steps after the warm-up, of which the median is taken.")] = 4,
     masters: Annotated[str, typer.Option(help=HELP_MASTERS)] = "auto",
+    compile_layers: Annotated[
+        Literal["auto", "on", "off"], typer.Option("--compile", help="Compile the decoder layers; auto: on a GPU.")
+    ] = "auto",
     projector: Annotated[
         bool, typer.Option("--projector/--freeze-projector", help="Whether the projector is trained too.")
     ] = True,
@@ -212,7 +215,7 @@ def profile(
         tunings=tuple(DEFAULT_MASTERS) if tuning == "both" else (tuning,),
         checkpointing=(True, False) if checkpointing == "both" else (checkpointing == "on",),
         layers=layers or (), batch=batch, tokens=tokens, image_tokens=image_tokens, steps=steps, masters=masters,
-        projector=projector, removed=removed if prefill else (),
+        compile=compile_layers, projector=projector, removed=removed if prefill else (),
     )  # fmt: skip
     rows = measure(tuple(shape or PAPER_SHAPES), options, device, out, report)
     print(profile_tables(rows))

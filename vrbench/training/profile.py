@@ -1,9 +1,9 @@
 """Training cost at true shapes: seconds per step and memory, with random weights made on the device.
 
 A step is that of the paper's second stage: features of the frozen tower (here random) through the projector, the
-decoder over image and text, the LM head on answer tokens only, backward, clipped gradients, AdamW. Trained weights have
-the type of the row's `masters`: float32 under bfloat16 autocast, or bfloat16. The learning rate is 0, so that no row
-depends on the rows before it.
+decoder over image and text, the LM head on answer tokens only, backward, clipped gradients, AdamW; layers and loss are
+those of `vrbench train`, without its Trainer. Trained weights have the type of the row's `masters`: float32 under
+bfloat16 autocast, or bfloat16. The learning rate is 0, so that no row depends on the rows before it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,8 +27,10 @@ from vrbench.core.io import validate_output
 from vrbench.core.layers import select_layers
 from vrbench.core.provenance import package_versions
 from vrbench.core.version import __version__
+from vrbench.training.compiled_layers import WORTHWHILE_STEPS, compiled_layers, is_worthwhile
 from vrbench.training.profile_results import ProfileRow, load_profile, save_profile
 from vrbench.training.shape_model import ShapeModel
+from vrbench.training.token_loss import token_loss
 
 PAPER_SHAPES = ("llava-1.5-7b", "llava-1.5-13b", "bunny-llama-3-8b", "bunny-phi3-mini")
 REGION_SIZES = {"llava-1.5-13b": 9}
@@ -60,6 +63,7 @@ class ProfileOptions:
         image_tokens: of the image in a row.
         steps: timed after a warm-up; their median is reported.
         masters: type of trained weights: "float32", "bfloat16", or "auto" as in `DEFAULT_MASTERS`.
+        compile: whether decoder layers are compiled, as `vrbench train` does it; "auto": on a GPU.
         projector: train it too, as the paper does; else there is no backward pass below the first tuned layer.
         removed: numbers of removed layers that prefill is timed with; numbers that leave a shape no layer are skipped.
     """
@@ -72,6 +76,7 @@ class ProfileOptions:
     image_tokens: int = 576
     steps: int = 4
     masters: str = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
     projector: bool = True
     removed: Sequence[int] = (0, 4, 8)
 
@@ -99,8 +104,11 @@ def profile(
         VrbenchError: invalid options, all errors together, or a file with rows of another device.
     """
     raise_errors([*validate_device(device), *(validate_output(out, "file") if out else ())])
-    rows = planned_rows(shapes, options or ProfileOptions())
+    options = options or ProfileOptions()
+    rows = planned_rows(shapes, options)
     torch_device = torch.device(resolve_device(device))
+    is_compiled = is_worthwhile(options.compile, torch_device, WORTHWHILE_STEPS)
+    rows = [row.model_copy(update={"compiled": is_compiled and row.kind == "train"}) for row in rows]
     measured = {row.key: row for row in _saved_rows(out, device_name(torch_device))}
     for row in (row for row in rows if row.key not in measured):
         measured[row.key] = measure(row, torch_device)
@@ -209,7 +217,8 @@ def _train(model: ShapeModel, row: ProfileRow) -> dict[str, Any]:
     trained = model.tune(row)
     optimizer = torch.optim.AdamW(trained, lr=0.0, fused=True)
     batch = RandomBatch(model, row)
-    results = _timed(model, row, lambda: training_step(model, row, batch, optimizer, trained))
+    with compiled_layers(model.llm, row.checkpointing, fixed_shapes=True) if row.compiled else nullcontext():
+        results = _timed(model, row, lambda: training_step(model, row, batch, optimizer, trained))
     return {**results, "trainable": sum(p.numel() for p in trained)}
 
 
@@ -269,8 +278,8 @@ def batch_loss(model: ShapeModel, row: ProfileRow, batch: RandomBatch) -> Tensor
     """Return the mean cross-entropy over the answer tokens; the LM head sees no others."""
     with torch.autocast(model.device.type, torch.bfloat16, enabled=row.masters == "float32"):
         states = model.states(batch.features, batch.words, use_cache=False).last_hidden_state
-        logits = model.llm.lm_head(states[:, -row.answer_tokens - 1 : -1])
-    return nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch.answers.flatten())
+        states = states[:, -row.answer_tokens - 1 : -1].flatten(0, 1)
+        return token_loss(states, batch.answers.flatten(), model.llm.lm_head) / batch.answers.numel()
 
 
 def _free_memory(device: torch.device) -> None:

@@ -43,6 +43,7 @@ class ProfileRow(Record):
     alpha: float | None = Field(default=None, description="LoRA alpha.")
     dropout: float | None = Field(default=None, description="LoRA dropout.")
     attention: str = Field(default="sdpa", description="transformers' name of the attention.")
+    compiled: bool = Field(default=False, description="Whether the decoder layers are compiled.")
     steps: int = Field(description="Steps that were timed, after the warm-up; their median is reported.")
     status: Literal["ok", "out of memory"] = Field(default="ok", description="Whether it could be computed.")
     seconds_per_step: float | None = Field(default=None, description="Median wall time of a step, or of one prefill.")
@@ -114,7 +115,8 @@ def profile_cells(rows: Sequence[ProfileRow]) -> dict[str, list[dict[str, str]]]
 
 def _train_cells(row: ProfileRow, reference: ProfileRow | None) -> dict[str, str]:
     return {
-        "shape": row.shape, "tuning": row.tuning or "", "checkpointing": "on" if row.checkpointing else "off",
+        "shape": row.shape, "tuning": f"{row.tuning}{', compiled' if row.compiled else ''}",
+        "checkpointing": "on" if row.checkpointing else "off",
         "layers": f"all {row.depth}" if row.indices == "all" else row.layers, "s/step": _seconds(row),
         "GiB": _cell(row.peak_gib, "{:.1f}"), "trained, M": _cell(row.trainable, "{:,.1f}", 1e6),
         "time saved": _saved(row, reference, "seconds_per_step"), "memory saved": _saved(row, reference, "peak_gib"),

@@ -12,7 +12,7 @@ from vrbench.core.layers import LayerSet
 from vrbench.models import components
 from vrbench.training.profile_results import ProfileRow
 from vrbench.training.recipe import TuneStage
-from vrbench.training.trainable import add_lora, enable_checkpointing, layer_parameters
+from vrbench.training.trainable import add_lora, compute_lora_in_input_type, enable_checkpointing, layer_parameters
 
 
 class ShapeModel:
@@ -73,7 +73,8 @@ class ShapeModel:
         for parameter in trained:
             parameter.data = parameter.data.to(getattr(torch, row.masters))
             parameter.requires_grad_(True)
+        compute_lora_in_input_type(self.llm)
         self.llm.train()
-        if row.checkpointing:
+        if row.checkpointing and not row.compiled:
             enable_checkpointing(self.llm)
         return trained
