@@ -61,6 +61,35 @@ def test_block_influence(stream: Samples, seen: list[Seen]) -> None:
     assert len({round(value, 3) for value in direct}) == DEPTH
 
 
+@torch.inference_mode()
+def test_block_influence_of_zero_states_as_published_code_has_it(tiny_llava: Path) -> None:
+    """The zero states are those of a token whose embedding is zero; only the first layer meets them."""
+    vlm = load_vlm(resolve_checkpoint(str(tiny_llava)))
+    assert isinstance(vlm, LlavaModel)
+    zero = vlm.tokenizer("a", add_special_tokens=False)["input_ids"][0]
+    vlm.model.get_input_embeddings().weight.data[zero] = 0
+    seen, norm = slow.seen(vlm, list(QUESTIONS)), vlm.language_model.norm.double()
+
+    def influences(one: Seen, layer: int, of_zeros: float | None) -> list[float]:
+        leaving = norm(one.leaving[layer]) if layer == DEPTH - 1 else one.leaving[layer]
+        pairs = zip(one.entering[layer], leaving, strict=True)
+        found = [cosine(x, y) if float(x.norm()) else of_zeros for x, y in pairs]
+        return [1 - value for value in found if value is not None]
+
+    def mean(values: list[float]) -> float:
+        return sum(values) / len(values)
+
+    by_token = [mean([v for s in seen for v in influences(s, i, 0.5)]) for i in range(DEPTH)]
+    by_sample = slow.mean([[mean(influences(s, i, None)) for i in range(DEPTH)] for s in seen])
+    vlm.language_model.norm.float()
+    ours, shortgpt, visual_region = (
+        scores(f"block-influence{code}", Samples(vlm, QUESTIONS)) for code in ("", "-shortgpt", "-visual-region")
+    )
+    assert shortgpt == pytest.approx(by_token, abs=1e-5) and visual_region == pytest.approx(by_sample, abs=1e-5)
+    assert ours[0] > shortgpt[0] + 1e-3 and ours[0] > visual_region[0] + 1e-3 and ours[-1] != shortgpt[-1]
+    assert ours[1:-1] == pytest.approx(visual_region[1:-1], abs=1e-9)
+
+
 def test_multimodal_block_influence(stream: Samples, seen: list[Seen]) -> None:
     def of(one: Seen, layer: int) -> float:
         return (influence(one, layer, one.is_image) + influence(one, layer, ~one.is_image)) / 2
@@ -88,6 +117,15 @@ def test_block_distances_are_of_the_last_token_over_every_block(stream: Samples,
             each = [cosine(s.entering[start][-1], s.leaving[start + n - 1][-1]) for s in seen]
             direct = sum(math.acos(max(-1.0, min(1.0, c))) / math.pi for c in each) / len(seen)
             assert value == pytest.approx(direct, abs=1e-5), (n, start)
+
+
+@torch.inference_mode()
+def test_the_final_norm_counts_in_blocks_that_end_with_the_last_layer(stream: Samples, seen: list[Seen]) -> None:
+    plain, normed = block_distances(stream, 2), block_distances(stream, 2, final_norm=True)
+    assert [p[:-1] for p in plain] == [n[:-1] for n in normed]
+    norm = stream.vlm.language_model.norm
+    each = [cosine(s.entering[2][-1], norm(s.leaving[3][-1].float()).double()) for s in seen]
+    assert normed[1][-1] == pytest.approx(sum(math.acos(c) / math.pi for c in each) / len(seen), abs=1e-5)
 
 
 def test_block_distances_over_all_tokens_are_the_layers_own(stream: Samples) -> None:

@@ -228,6 +228,14 @@ def test_a_block_is_the_one_that_turns_least(tiny_llava: Path, tmp_path: Path) -
     assert [float(value) for value in told.split(", ")] == pytest.approx(distances, abs=1e-4)
 
 
+def test_no_block_of_pruneme_begins_with_the_first_layer(tiny_llava: Path, tmp_path: Path) -> None:
+    values = {"by": "angular-block-pruneme", "turns": 2, "remove": 3}
+    found = resolve_checkpoint(str(prune(recipe(tiny_llava, **values), tmp_path / "out", "cpu")))
+    assert (found.removed[0].indices, found.lineage[0].steps[0].method) == ((1, 2, 3), "angular-block-pruneme")
+    named = make_recipe(makes="x", base="y", remove=1, block=True, by="angular-block-pruneme")
+    assert named.by == "angular-block-pruneme"
+
+
 def test_a_block_keeps_out_of_the_region(tiny_llava: Path, tmp_path: Path) -> None:
     base = tiny.save_adapter(tmp_path / "tuned", tiny_llava, layers=(1,))
     step = LineageStep(kind="trained", layers="1", depth=4, method="lora")

@@ -203,6 +203,21 @@ LLAVA_HF = (
 )
 
 
+WITH_NEWLINES = (
+    "{% for m in messages %}{{ '<|bot|>' if m['role'] == 'assistant' else '<|user|>' }}"
+    "{{ m['content'] + '</s>' + '\n' }}{% endfor %}{% if add_generation_prompt %}<|bot|>{% endif %}"
+)
+
+
+def test_the_line_break_behind_an_end_token_is_labelled_on_request() -> None:
+    vlm = with_template(WITH_NEWLINES)
+    text = "<|user|>Two and two?</s>\n<|bot|>Four, I think.</s>\n<|user|>Sure?</s>\n<|bot|>Yes!</s>\n"
+    for label_newline, end in ((False, "</s>"), (True, "</s>\n")):
+        row = ConversationEncoder(vlm, label_newline=label_newline).encode(WORDS)
+        assert row is not None and vlm.tokenizer.decode(row["input_ids"][0]) == text
+        assert [vlm.tokenizer.decode(said) for said in runs(row)] == [f"Four, I think.{end}", f"Yes!{end}"]
+
+
 def test_an_answer_that_a_template_does_not_end_is_ended_by_the_end_of_text() -> None:
     vlm = with_template(LLAVA_HF)
     row = encoded(vlm, WORDS)[0]

@@ -207,6 +207,9 @@ def test_the_share_and_the_faults_are_told(tmp_path: Path) -> None:
     assert resolve_checkpoint(str(tmp_path / "moved" / "out")).depth == tiny.DEPTH  # its base is found beside it
     assert told["of"] == 5 and told["samples"] + told["left_out"].get("longer than data.length", 0) == 2
     (tmp_path / "images" / "0.png").unlink()
+    styled = half.data.model_copy(update={"style": "llava", "label_newline": True})
+    with pytest.raises(VrbenchError, match=r"data\.label_newline goes with data\.style 'vrbench', not 'llava'"):
+        train(half.model_copy(update={"data": styled}), tmp_path / "none", device="cpu")
     wrong = half.model_copy(update={"base": str(tmp_path / "nowhere")})
     with pytest.raises(VrbenchError) as found:
         train(wrong, tmp_path / "none", device="cpu")

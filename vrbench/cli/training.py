@@ -61,6 +61,7 @@ def train(
       eval.tasks, .every       tasks to evaluate on while training, and steps between; eval.split=dev, eval.limit=200
       data.share               share of the data to use
       data.conversations       a LLaVA JSON file, with data.images; or data.hub, a data set on the hub
+      data.label_newline       true: label the line break behind an answer's end token too, as LLaMA-Factory does
       data.grouping            modality (steps with images or without), or none: any samples in a step
       dtype                    of computation and output: bfloat16 (default) or float32; master weights are float32
       seed, clip               random seed, gradient clipping; --dry-run prints all keys

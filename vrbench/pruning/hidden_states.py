@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 
+from vrbench.models import components
 from vrbench.pruning.layer_hooks import watch_layers
 from vrbench.pruning.samples import Samples, TokenSubset
 
@@ -38,9 +39,37 @@ def layer_means(
     return means
 
 
-def cosines(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Return [...] cosines of states [..., hidden] in float64; 0 where a state is all zeros."""
-    return torch.nn.functional.cosine_similarity(first.double(), second.double(), dim=-1).clamp(-1, 1)
+def published_block_influence(samples: Samples, of_zeros: float, over_tokens: bool) -> list[float]:
+    """Return block influence as published code computes it: the last layer's output is read after the final norm.
+
+    Args:
+        samples: the samples.
+        of_zeros: cosine of a state of zeros; NaN leaves its token out.
+        over_tokens: take the mean over the tokens of all samples, not over the samples of each one's mean.
+    """
+    norm = components.decoder(samples.vlm.model).norm
+    sums, count = torch.zeros(samples.depth, dtype=torch.float64), 0
+    for each in samples.passes():
+        tokens = each.is_image.shape[1]
+
+        def see(layer: int, entering: torch.Tensor, leaving: torch.Tensor) -> None:
+            leaving = norm(leaving) if layer == samples.depth - 1 else leaving
+            found = cosines(entering[:, :tokens], leaving[:, :tokens], of_zeros).cpu()  # noqa: B023
+            for row, path in each.paths:  # noqa: B023
+                of_sample = found[row, path]
+                sums[layer] += (1 - of_sample).sum() if over_tokens else 1 - of_sample.nanmean().nan_to_num()
+
+        with watch_layers(samples.vlm.model, see):
+            each.run()
+        count += sum(len(path) for _, path in each.paths) if over_tokens else len(each.paths)
+    means: list[float] = (sums / count).tolist()
+    return means
+
+
+def cosines(first: torch.Tensor, second: torch.Tensor, of_zeros: float = 0.0) -> torch.Tensor:
+    """Return [...] cosines of states [..., hidden] in float64; `of_zeros` where a state is all zeros."""
+    found = torch.nn.functional.cosine_similarity(first.double(), second.double(), dim=-1).clamp(-1, 1)
+    return found.masked_fill(~(first.any(-1) & second.any(-1)), of_zeros) if of_zeros else found
 
 
 def angles(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -48,7 +77,9 @@ def angles(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     return cosines(first, second).arccos() / torch.pi
 
 
-def block_distances(samples: Samples, longest: int, subset: TokenSubset = "last") -> list[list[float]]:
+def block_distances(
+    samples: Samples, longest: int, subset: TokenSubset = "last", final_norm: bool = False
+) -> list[list[float]]:
     """Return the angular distance over every block of 1, 2, ... consecutive layers.
 
     With x(l) what enters layer l, and y(l) what leaves it, at the last token T of a sample, the distance over the block
@@ -63,10 +94,12 @@ def block_distances(samples: Samples, longest: int, subset: TokenSubset = "last"
         samples: the samples; the states that enter `longest` layers are held for one pass at a time.
         longest: layers of the longest block, at most the depth.
         subset: which tokens of a sample count; a sample's value is the mean over them.
+        final_norm: read the last layer's output after the final norm.
 
     Returns:
         Entry [n - 1][l] is d(l, n); there are depth - n + 1 blocks of n layers.
     """
+    norm = components.decoder(samples.vlm.model).norm
     sums = torch.zeros(longest, samples.depth, dtype=torch.float64)
     for each in samples.passes():
         weights = each.weights(subset)
@@ -76,6 +109,7 @@ def block_distances(samples: Samples, longest: int, subset: TokenSubset = "last"
 
         def see(layer: int, entering: torch.Tensor, leaving: torch.Tensor) -> None:
             entered.append(entering[rows, positions])  # noqa: B023  # called within this turn of the loop
+            leaving = norm(leaving) if final_norm and layer == samples.depth - 1 else leaving
             left = leaving[rows, positions]  # noqa: B023
             for n, before in enumerate(reversed(entered), 1):  # noqa: B023
                 sums[n - 1, layer - n + 1] += float((angles(before, left) * shares).sum())  # noqa: B023

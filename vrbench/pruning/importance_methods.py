@@ -134,12 +134,39 @@ def block_influence(context: ScoringContext) -> Sequence[float]:
         1 - (1 / T) * sum over t of x_t . y_t / (|x_t| |y_t|)
 
     which is 0 for a layer that changes no direction, and at most 2. Source: ShortGPT (arXiv:2403.03853), equation 1;
-    averaged over all tokens of a sample and then over samples, as in Visual-Region's code. There what leaves the last
-    layer is read after the final norm, here before it.
+    averaged over all tokens of a sample and then over samples. A state of zeros counts as a cosine of 0. What published
+    code does otherwise is in `block-influence-shortgpt` and `block-influence-visual-region`.
     """
     from vrbench.pruning.hidden_states import cosines, layer_means
 
     return layer_means(context.samples, lambda entering, leaving: 1 - cosines(entering, leaving), "all")[0]
+
+
+@importance_method("block-influence-shortgpt", "images")
+def block_influence_shortgpt(context: ScoringContext) -> Sequence[float]:
+    """Block influence as in ShortGPT's code: a zero state counts 0.5, final norm included.
+
+    As `block_influence`, but what leaves the last layer is read after the final norm, a state of zeros counts as a
+    cosine of 0.5, and the mean is over the tokens of all samples together. Source: icip-cas/ShortGPT,
+    shortgpt/metrics.py and shortgpt.py. That code sums, which gives the same order; it counts padding too.
+    """
+    from vrbench.pruning.hidden_states import published_block_influence
+
+    return published_block_influence(context.samples, of_zeros=0.5, over_tokens=True)
+
+
+@importance_method("block-influence-visual-region", "images")
+def block_influence_visual_region(context: ScoringContext) -> Sequence[float]:
+    """Block influence as in Visual-Region's code: zero states left out, final norm included.
+
+    As `block_influence`, but what leaves the last layer is read after the final norm, and tokens with a state of zeros
+    are left out of a sample's mean. Source: SiyuanWangw/Visual-Region, bunny/eval/block_influence_calc.py.
+    """
+    from math import nan
+
+    from vrbench.pruning.hidden_states import published_block_influence
+
+    return published_block_influence(context.samples, of_zeros=nan, over_tokens=False)
 
 
 @importance_method("multimodal-block-influence", "image_tokens")

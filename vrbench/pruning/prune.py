@@ -8,6 +8,7 @@ from vrbench.checkpoints.checkpoint import Checkpoint
 from vrbench.checkpoints.layer_edits import plan_restore
 from vrbench.checkpoints.locate import relative_name
 from vrbench.checkpoints.new_folder import create_folder, require_free, write_lineage
+from vrbench.checkpoints.parameter_names import format_layers
 from vrbench.core.device import resolve_device
 from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.core.io import write_atomically
@@ -17,7 +18,7 @@ from vrbench.models.resolve import resolve_backbone, resolve_checkpoint
 from vrbench.pruning.questions import DevQuestions
 from vrbench.pruning.recipe import PruneRecipe
 from vrbench.pruning.removable_layers import RemovableLayers
-from vrbench.pruning.removal_methods import BLOCK
+from vrbench.pruning.removal_methods import BLOCKS, PRUNEME_BLOCK
 from vrbench.pruning.removal_order import order_of, read_order
 
 Chosen = tuple[LayerSet, str, str]
@@ -106,7 +107,7 @@ def _choose(recipe: PruneRecipe, base: Checkpoint, device: str) -> Chosen:
         return layers, recipe.by, "named; not healed"
     count = recipe.remove or 0
     raise_errors(removable.validate_count(count))
-    if not recipe.order and recipe.by == BLOCK:
+    if not recipe.order and recipe.by in BLOCKS:
         return _least_block(recipe, base, removable, count, device)
     if recipe.order:
         order = read_order(Path(recipe.order), base)
@@ -124,13 +125,15 @@ def _least_block(recipe: PruneRecipe, base: Checkpoint, removable: RemovableLaye
     from vrbench.pruning.hidden_states import block_distances
     from vrbench.pruning.samples import Samples
 
-    starts = [i for i in range(base.depth - count + 1) if {*range(i, i + count)} <= {*removable.layers}]
+    is_pruneme = recipe.by == PRUNEME_BLOCK
+    allowed = {i for i in removable.layers if i or not is_pruneme}
+    starts = [i for i in range(base.depth - count + 1) if {*range(i, i + count)} <= allowed]
     if not starts:
-        allowed = LayerSet.of(removable.layers, base.depth)
-        raise VrbenchError(f"no {count} consecutive layers may be removed; those that may are {allowed}")
+        which = format_layers(allowed, base.depth)
+        raise VrbenchError(f"no {count} consecutive layers may be removed; those that may are {which}")
     samples = Samples(load_vlm(base, device, "float32"), DevQuestions(recipe.pictures, recipe.turns))
-    distances = block_distances(samples, count)[-1]
+    distances = block_distances(samples, count, final_norm=is_pruneme)[-1]
     first = min(starts, key=distances.__getitem__)
     values = ", ".join(f"{value:.4f}" for value in distances)
     note = f"angular distance over {count} layers from layer 0, 1, ... on: {values}; not healed"
-    return LayerSet.of(range(first, first + count), base.depth), BLOCK, note
+    return LayerSet.of(range(first, first + count), base.depth), recipe.by, note

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, field_validator
 from vrbench.core.errors import raise_errors
 from vrbench.core.io import digest_of
 from vrbench.core.schemas import Record
-from vrbench.pruning.removal_methods import BLOCK, criterion_version, validate_criterion
+from vrbench.pruning.removal_methods import BLOCK, BLOCKS, criterion_version, validate_criterion
 
 NAMED = "named"
 """Value of `by` where the layers are named."""
@@ -70,7 +70,7 @@ def make_recipe(block: bool = False, **values: Any) -> PruneRecipe:
     if values.get("layers"):
         values["by"] = NAMED
     elif block:
-        values["by"] = BLOCK
+        values["by"] = values["by"] if values.get("by") in BLOCKS else BLOCK
     elif "by" in values:
         found += validate_criterion(str(values["by"]))
     try:
@@ -98,6 +98,6 @@ def _contradictions(values: dict[str, Any], block: bool) -> list[str]:
         found.append("no layers to remove; give --num-layers N, or --layers such as '3,7'")
     if values.get("order") and (block or values.get("by")):
         found.append("--removal-order contains the layers to remove; omit --by and --block")
-    elif block and values.get("by", "angular") not in ("angular", BLOCK):
+    elif block and values.get("by", "angular") not in ("angular", *BLOCKS):
         found.append(f"--block uses the angular distance; omit --by {values['by']}")
     return found

@@ -23,8 +23,16 @@ Trial = Callable[[Sequence[int], Iterable[int]], Mapping[int, float]]
 Measure = Callable[["LossEvaluator", Sequence[int], Iterable[int]], Mapping[int, float]]
 """A `Trial` on the dev images of an evaluator."""
 
-BLOCK = "angular-block"
-"""Consecutive layers over which hidden states turn least (`hidden_states.block_distances`); it gives no order."""
+BLOCK, PRUNEME_BLOCK = "angular-block", "angular-block-pruneme"
+BLOCKS = {
+    BLOCK: "Consecutive layers over which hidden states turn least.",
+    PRUNEME_BLOCK: "The same as in PruneMe's code: none with the first layer, final norm included.",
+}
+"""Criterion -> summary: consecutive layers, without an order (`hidden_states.block_distances`).
+
+PruneMe (arcee-ai/PruneMe, compute_block_similarity/layer_similarity.py) leaves out what enters the first layer, so that
+no block begins there, and reads what leaves the last layer after the final norm.
+"""
 
 
 class RemovalTrace(NamedTuple):
@@ -193,7 +201,7 @@ def removal_criteria() -> dict[str, str]:
     """Return every name that `prune --by` takes with a one-line summary."""
     return {
         **{name: method.summary for name, method in REMOVAL_METHODS.items()},
-        BLOCK: "Consecutive layers over which hidden states turn least.",
+        **BLOCKS,
         **{name: method.summary for name, method in IMPORTANCE_METHODS.items()},
     }
 
@@ -205,6 +213,6 @@ def validate_criterion(by: str) -> list[str]:
 
 
 def criterion_version(by: str) -> int:
-    """Return the version of the method with this name; 1 for `angular-block` and for layers that the user names."""
+    """Return the version of the method with this name; 1 for blocks and for layers that the user names."""
     method = REMOVAL_METHODS.get(by) or IMPORTANCE_METHODS.get(by)
     return method.version if method else 1

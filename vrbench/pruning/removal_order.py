@@ -18,7 +18,7 @@ from vrbench.pruning.importance import importance
 from vrbench.pruning.questions import DevQuestions
 from vrbench.pruning.recipe import PruneRecipe
 from vrbench.pruning.removable_layers import RemovableLayers
-from vrbench.pruning.removal_methods import BLOCK, REMOVAL_METHODS, RemovalMethod, validate_criterion
+from vrbench.pruning.removal_methods import BLOCKS, REMOVAL_METHODS, RemovalMethod, validate_criterion
 
 
 class RemovalOrder(Record):
@@ -75,7 +75,7 @@ def removal_order(
         VrbenchError: the name is unknown, or the order cannot be measured with this checkpoint.
     """
     raise_errors(validate_criterion(by))
-    if by == BLOCK:
+    if by in BLOCKS:
         raise VrbenchError("blocks of different lengths need not contain each other; prune each by itself with --block")
     removable = RemovableLayers.for_checkpoint(ckpt, outside_region)
     raise_errors(removable.validate_count(1))

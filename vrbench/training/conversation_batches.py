@@ -51,7 +51,7 @@ def conversation_data(recipe: TrainRecipe, found: ConversationSet, vlm: BaseVLM)
     """
     settings, tune = recipe.data, recipe.tune
     assert not isinstance(settings, GeneratedScenes) and tune is not None
-    encoder = ConversationEncoder(vlm, settings.length, settings.pad_square, settings.style)
+    encoder = ConversationEncoder(vlm, settings.length, settings.pad_square, settings.style, settings.label_newline)
     data = EncodedConversations(select_share(found.samples, settings, recipe.seed), encoder)
     steps = tune.steps_for(len(data))
     order = data.order(tune.batch, steps, recipe.seed, settings.grouping, tune.micro_batch)

@@ -41,18 +41,21 @@ class ConversationEncoder:
     """Makes a family's inputs and labels; it holds no weights and can be sent to other processes."""
 
     def __init__(
-        self, vlm: BaseVLM, max_tokens: int = 2048, pad_square: bool = False, style: Style = "vrbench"
-    ) -> None:
+        self, vlm: BaseVLM, max_tokens: int = 2048, pad_square: bool = False, style: Style = "vrbench",
+        label_newline: bool = False,
+    ) -> None:  # fmt: skip
         """Keep a model's tokenizer and processor; `pad_square` pads images as LLaVA-1.5 and Bunny do.
 
         Args:
             style: that in which the conversations were read.
+            label_newline: label the white space behind an answer's end token too.
 
         Raises:
             VrbenchError: the chat template drops parts of a conversation, or writes an answered question differently
                 from one that waits for its answer, or is not the one of the style.
         """
         self.family, self.max_tokens, self.pad_square = vlm.family, max_tokens, pad_square
+        self.label_newline = label_newline
         self.tokenizer, self.image_processor = vlm.tokenizer, vlm.image_processor
         self.format = None if FAMILIES[vlm.family].prefix_sharing else vlm.prompt_format
         self.processor = getattr(vlm, "processor", None)
@@ -165,8 +168,8 @@ class ConversationEncoder:
     def render(self, turns: Sequence[Turn]) -> tuple[str, list[int]]:
         """Return a conversation as its family writes it, and the characters before each answer's beginning and end.
 
-        An answer ends with its end token; for a template without one, such as llava-hf's, it is the tokenizer's end of
-        text. Raises as `__init__`.
+        An answer ends with its end token, and with `label_newline` with the white space behind that; for a template
+        without one, such as llava-hf's, it is the tokenizer's end of text. Raises as `__init__`.
         """
         text, bounds, before = "", [], ""
         for number, turn in enumerate(turns):
@@ -182,8 +185,9 @@ class ConversationEncoder:
             begin, tail = len(text), tail[len(turn.answer) :]
             end = self._end_token(tail)
             text += answered[len(prompt) : len(answered) - len(tail)] + (end or str(self.tokenizer.eos_token))
-            bounds += [begin, len(text)]
-            text += tail[len(end) :] if end else ""
+            rest = tail[len(end) :] if end else ""
+            bounds += [begin, len(text) + (len(rest) - len(rest.lstrip()) if self.label_newline else 0)]
+            text += rest
             before = answered
         return text, bounds
 

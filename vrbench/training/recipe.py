@@ -51,6 +51,9 @@ Style = Literal["vrbench", "llava", "visual-region"]
 StyleKey = Annotated[
     Style, Field(description="Whose code decides which samples are used, their tokens and their labels.")
 ]
+LabelNewline = Annotated[
+    bool, Field(description="Label the line break behind an answer's end token too, as LLaMA-Factory does.")
+]
 SaveEvery = Annotated[int, Field(ge=0, description="Steps between saved states; 0 saves none.")]
 Grouping = Annotated[
     Literal["modality", "none"],
@@ -85,7 +88,7 @@ class GeneratedScenes(RecipeSection):
 class ConversationFile(RecipeSection):
     """A JSON file of conversations in LLaVA's format, and the folder of their images."""
 
-    added_later = ("grouping", "workers", "style")
+    added_later = ("grouping", "workers", "style", "label_newline")
 
     conversations: str = Field(
         description="JSON or JSON lines file, such as llava_v1_5_mix665k.json; '' leaves it to be set."
@@ -99,12 +102,13 @@ class ConversationFile(RecipeSection):
     grouping: Grouping = "modality"
     workers: Workers = None
     style: StyleKey = "vrbench"
+    label_newline: LabelNewline = False
 
 
 class HubConversations(RecipeSection):
     """A data set of conversations on the hub, or in a local mirror of it."""
 
-    added_later = ("grouping", "workers", "style")
+    added_later = ("grouping", "workers", "style", "label_newline")
 
     hub: str = Field(description="Name of the data set.")
     config: str | None = Field(default=None, description="Its configuration.")
@@ -123,6 +127,7 @@ class HubConversations(RecipeSection):
     grouping: Grouping = "modality"
     workers: Workers = None
     style: StyleKey = "vrbench"
+    label_newline: LabelNewline = False
 
 
 DATA_SECTIONS: dict[str, type[RecipeSection]] = {
