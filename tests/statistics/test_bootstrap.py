@@ -6,11 +6,12 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, multinomial, permutation_test
+from scipy.stats import binomtest, multinomial, norm, permutation_test
 
 from benchmarks.coverage import coverage, family_error, official_test
 from benchmarks.simulation import Setting, counts, figure, right, truth
 from tests.simulated import samples
+from vrbench.core.schemas import Sample
 from vrbench.statistics import bootstrap
 from vrbench.tasks.metrics import METRICS
 
@@ -67,6 +68,40 @@ def test_sign_flips_are_those_of_a_test_alone_after_other_tests_with_the_seed() 
     assert [bootstrap.sign_flip(of, 3) for of in effects] == alone
 
 
+def test_many_clusters_change_their_signs_by_eight() -> None:
+    """Each sum is one of a subset, and each effect is in half of them; p is that of the sum's normal distribution."""
+    sums = bootstrap._random_subset_sums(2.0 ** np.arange(19), 3).astype(int)
+    chosen = sums[:, None] >> np.arange(19) & 1
+    assert sums.max() < 2**19
+    assert chosen.mean(0) == pytest.approx(np.full(19, 0.5), abs=0.025)  # five standard errors
+    assert abs(np.corrcoef(chosen.T) - np.eye(19)).max() < 0.05
+    effects = np.random.default_rng(0).normal(0.02, 1, bootstrap.MANY_ROWS + 1)
+    known = 2 * norm.sf(effects.sum() / np.sqrt((effects**2).sum()))
+    assert 0.01 < known < 0.9
+    assert bootstrap.sign_flip(effects, 1) == pytest.approx(known, abs=0.02)
+    assert bootstrap.sign_flip(np.append(effects, np.zeros(99)), 1) == bootstrap.sign_flip(effects, 1)
+
+
+def changed_groups(rows: tuple[Sample, ...], groups: tuple[str, ...]) -> tuple[Sample, ...]:
+    """Groups that go round item by item, so that clusters have several."""
+    return tuple(row.model_copy(update={"group": groups[i % len(groups)]}) for i, row in enumerate(rows))
+
+
+def test_many_rows_are_summed_ratio_by_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of groups that clusters share, each takes the rows that have it; what runs have in common is summed once."""
+    monkeypatch.setattr(bootstrap, "MANY_ROWS", 10)
+    rng, groups = np.random.default_rng(6), tuple("abcdefgh")
+    runs = [changed_groups(samples(rng.uniform(size=400), 3), groups) for _ in range(4)]
+    counts = [METRICS["macro"].statistics(rows) for rows in runs]
+    pairs = [bootstrap.PairedCounts(METRICS["macro"], counts[0], of, 400) for of in counts[1:]]
+    tables = [bootstrap._with_unseen(pair, {}) for pair in pairs]
+    drawn = rng.integers(0, 4, (5, len(counts[0]) + 2)).astype(float)
+    for sums, (rows, _) in zip(bootstrap._sums_by_ratio(tables)(drawn), tables, strict=True):
+        assert sums == pytest.approx(drawn @ rows)
+    parts = list(bootstrap._parts_of([rows for rows, _ in tables]))
+    assert sum(values.size for _, _, values, _ in parts) <= (400 + 2 * 8) * (len(runs) + 1)  # scores and weights
+
+
 @pytest.mark.parametrize("collide", [False, True])
 def test_distinct_rows_are_those_of_numpy(collide: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(4)
@@ -84,6 +119,10 @@ def drawn_alone(pair: bootstrap.PairedCounts, seed: list[int]) -> np.ndarray:
     best, worst = bootstrap.unseen_allowance(pair.baseline, pair.outcomes)
     table = np.concatenate([table, [[best, worst]], [[worst, best]]]).reshape(len(table) + 2, -1)
     rows, counts = np.unique(table, axis=0, return_counts=True)
+    if len(table) > bootstrap.MANY_ROWS:  # the same rows in another order
+        expected = np.repeat(rows, counts, axis=0)
+        rows, counts = bootstrap._with_unseen(pair, {})
+        assert sorted(np.repeat(rows, counts, axis=0).tolist()) == expected.tolist()
     rng, total = np.random.default_rng(seed), len(table)
     if 20 * len(rows) < total:
         sums = rng.multinomial(total, counts / total, size=bootstrap.DRAWS) @ rows

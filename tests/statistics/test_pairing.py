@@ -7,7 +7,8 @@ import pytest
 
 from tests.simulated import changed, run, samples
 from vrbench.core.schemas import Run
-from vrbench.statistics.pairing import labels, pair_task, validate_pair
+from vrbench.statistics.pairing import labels, pair_counts, pair_task, validate_pair
+from vrbench.tasks.metrics import Metric
 
 RIGHT = np.array([1.0, 1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0])
 
@@ -31,6 +32,17 @@ def test_items_unscored_in_either_run_are_counted_and_left_out_of_both(
     kept = [value for i, value in enumerate(RIGHT) if i not in (*in_baseline, *in_candidate)]
     assert pair.counts is not None
     assert pair.counts.values == pytest.approx((100 * np.mean(kept), 100 * np.mean(kept)))
+
+
+def test_a_baseline_is_counted_once_for_all_candidates_with_the_same_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    base, *candidates = answered("base", (0,)), answered("a", ()), answered("b", (0,)), answered("c", (1,))
+    counted, real = [], Metric.statistics
+    monkeypatch.setattr(Metric, "statistics", lambda *given: counted.append(given) or real(*given))
+    first, second, third = (pair_counts("facts", candidate, base) for candidate in candidates)
+    assert len(counted) == 3 + 2
+    assert first.counts is not None and second.counts is not None and third.counts is not None
+    assert first.counts.baseline is second.counts.baseline
+    assert (len(first.counts.baseline), len(third.counts.baseline)) == (7, 6)
 
 
 def test_a_task_without_an_item_scored_in_both_has_no_counts() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -73,7 +73,7 @@ def load_run(path: str | Path) -> Run:
         raise VrbenchError(f"no run at {str(path)!r}; {_runs_below(folder)}")
     record = read_record(file, RunRecord)
     with pause_garbage_collection():
-        samples = {r.task: tuple(_load_samples(folder, r)) for r in record.results if r.status == "ok"}
+        samples = {r.task: _load_samples(folder, r) for r in record.results if r.status == "ok"}
     return Run(record=record, samples=samples, path=folder)
 
 
@@ -106,7 +106,7 @@ def _runs_below(folder: Path) -> str:
     return f"name one of the runs below it: {', '.join(map(str, found[:MAX_RUNS_LISTED]))}{more}"
 
 
-def _load_samples(folder: Path, result: TaskResult) -> Iterator[Sample]:
+def _load_samples(folder: Path, result: TaskResult) -> tuple[Sample, ...]:
     file = folder / "samples" / f"{result.task}.jsonl"
     packed = file.with_name(f"{file.name}.gz")
     if not file.is_file() and not packed.is_file():
@@ -114,11 +114,14 @@ def _load_samples(folder: Path, result: TaskResult) -> Iterator[Sample]:
     content = file.read_bytes() if file.is_file() else gunzip_file(packed, MAX_SAMPLE_BYTES)
     if hashlib.sha256(content).hexdigest() != result.samples_digest:
         raise VrbenchError(f"{file} is not what the record says: its sha256 differs")
-    for number, line in enumerate(content.splitlines(), 1):
-        try:
-            yield Sample.model_validate_json(line)
-        except ValidationError as error:
-            raise VrbenchError(f"{file} line {number} is not a sample: {_first_error(error)}") from error
+    samples: list[Sample] = []
+    read = Sample.__pydantic_validator__.validate_json  # a fifth faster than the method around it
+    try:
+        for line in content.splitlines():
+            samples.append(read(line))
+    except ValidationError as error:
+        raise VrbenchError(f"{file} line {len(samples) + 1} is not a sample: {_first_error(error)}") from error
+    return tuple(samples)
 
 
 def _first_error(error: ValidationError) -> str:

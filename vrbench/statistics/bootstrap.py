@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -36,9 +37,9 @@ UNSEEN_ITEMS = 0.75
 SIGN_FLIPS = 9999
 """Random sign flips of a permutation test; with 13 clusters or fewer all flips are tried."""
 
-MANY_ROWS = 20_000
-"""Above this many rows several tables are summed by one product of matrices: in a third of the time, with other
-rounding in the last digits."""
+MANY_ROWS = 5_000
+"""Above this many rows, those that are drawn one by one stay in the order of the clusters, and several tables are
+summed together; above this many changed clusters eight signs are one random byte. Draws are others, and much faster."""
 
 Interval = tuple[float, float]
 
@@ -111,24 +112,64 @@ def _resample_all(tables: Sequence[DistinctRows], draws: int, rngs: Sequence[np.
 
 
 def _draw_one_by_one(total: int, draws: int, rng: np.random.Generator) -> Iterator[Array]:
-    ones = np.ones(total, np.int64)
-    for block in _blocks(total, draws):
-        yield draw_counts(ones, block, rng).astype(float)
+    """Yield how often each row is drawn, [some draws, total], in an array that the next draws overwrite.
+
+    The random numbers of the next draws are made in a thread meanwhile.
+    """
+    blocks = list(_blocks(total, draws))
+    drawn = np.empty((blocks[0], total))
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(_picks, total, blocks[0], rng)
+        for block, after in zip(blocks, [*blocks[1:], 0], strict=True):
+            picks, following = following.result(), pool.submit(_picks, total, after, rng)
+            for row, of in zip(drawn, picks, strict=False):
+                row[:] = np.bincount(of, minlength=total)
+            yield drawn[:block]
+
+
+def _picks(total: int, draws: int, rng: np.random.Generator) -> NDArray[np.uint32]:
+    return rng.integers(total, size=(draws, total), dtype=np.uint32)
 
 
 def _sums_of(tables: Sequence[DistinctRows], total: int) -> Callable[[Array], list[Array]]:
     """Return what sums the rows of each table: how often each is drawn, [draws, total] -> [draws, columns] each."""
-    if total <= MANY_ROWS:
-        firsts = [np.cumsum(counts) - counts for _, counts in tables]
-        return lambda drawn: [
-            np.add.reduceat(drawn, first, axis=1) @ rows for first, (rows, _) in zip(firsts, tables, strict=True)
-        ]
-    ends = np.cumsum([rows.shape[1] for rows, _ in tables])[:-1]
-    columns = [column for rows, counts in tables for column in np.repeat(rows, counts, axis=0).T]
-    index: dict[bytes, int] = {}  # tables have columns in common: what the baseline scores, and weights
-    place = [index.setdefault(column.tobytes(), len(index)) for column in columns]
-    distinct = np.stack([columns[place.index(number)] for number in range(len(index))], axis=1)
-    return lambda drawn: np.split((drawn @ distinct)[:, place], ends, axis=1)
+    if total > MANY_ROWS:
+        return _sums_by_ratio(tables)
+    firsts = [np.cumsum(counts) - counts for _, counts in tables]
+    return lambda drawn: [
+        (drawn if len(rows) == total else np.add.reduceat(drawn, first, axis=1)) @ rows
+        for first, (rows, _) in zip(firsts, tables, strict=True)
+    ]
+
+
+def _sums_by_ratio(tables: Sequence[DistinctRows]) -> Callable[[Array], list[Array]]:
+    whole = [rows if len(rows) == counts.sum() else np.repeat(rows, counts, axis=0) for rows, counts in tables]
+    ends, parts = np.cumsum([table.shape[1] for table in whole]), list(_parts_of(whole))
+
+    def sums_of(drawn: Array) -> list[Array]:
+        sums = np.empty((len(drawn), ends[-1]))
+        for columns, used, values, place in parts:
+            of_rows = drawn if len(used) == drawn.shape[1] else drawn.take(used, axis=1)
+            sums[:, columns] = (of_rows @ values)[:, place]
+        return np.split(sums, ends[:-1], axis=1)
+
+    return sums_of
+
+
+def _parts_of(tables: Sequence[Array]) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int64], Array, list[int]]]:
+    """Yield, for each ratio of tables [rows, 2 runs x ratios x 2], what its sums are made of.
+
+    These are its columns among those of all tables; the rows that have it, [used]; their distinct columns, [used,
+    distinct], since tables have in common what the baseline scores and weights; and the place of each column in them.
+    """
+    ratios = max(1, min(table.shape[1] for table in tables) // 4)
+    of_column = [np.arange(table.shape[1]) // 2 % ratios for table in tables]
+    for ratio in range(ratios):
+        values = np.concatenate([t[:, of == ratio] for t, of in zip(tables, of_column, strict=True)], axis=1)
+        used = np.flatnonzero(values.any(1))
+        values, index = values[used], dict[bytes, int]()
+        place = [index.setdefault(column.tobytes(), len(index)) for column in values.T]
+        yield np.concatenate(of_column) == ratio, used, values[:, [place.index(i) for i in range(len(index))]], place
 
 
 def _blocks(total: int, draws: int) -> Iterator[int]:
@@ -139,22 +180,36 @@ def _blocks(total: int, draws: int) -> Iterator[int]:
 
 
 def distinct_rows(table: Array) -> DistinctRows:
-    """Return the distinct rows of a table in ascending order, and how often each is there, as `numpy.unique` does.
+    """Return the distinct rows of a table in ascending order, and how often each is there, as `numpy.unique` does."""
+    rows, number = _number_rows(table)
+    return rows, np.bincount(number)
+
+
+def _number_rows(table: Array, only_if_few: bool = False) -> tuple[Array, NDArray[np.int64]]:
+    """Return the distinct rows of a table in ascending order, and each row's number among them.
 
     It sorts a number made of each row instead of the rows, in a tenth of the time.
+
+    Args:
+        only_if_few: return the rows as they are where there are many, of which many are distinct.
     """
-    table = np.ascontiguousarray(table) + 0.0  # -0.0 becomes 0.0, which is another number as bits
-    mixed = table.view(np.uint64) * _odd_numbers(table.shape[1])
-    mixed ^= mixed >> np.uint64(32)
-    _, first, inverse, counts = np.unique(
-        (mixed * _odd_numbers(table.shape[1])).sum(1), return_index=True, return_inverse=True, return_counts=True
-    )
-    rows = table[first]
-    if not np.array_equal(rows[inverse], table):  # two rows with one number
-        rows, counts = np.unique(table, axis=0, return_counts=True)
-        return rows, counts
+    odd, mixed = _odd_numbers(table.shape[1]), np.empty(len(table), np.uint64)
+    parts = [slice(first, first + 1000) for first in range(0, len(table), 1000)]  # they stay in the processor's cache
+    for part in parts:
+        bits = (table[part] + 0.0).view(np.uint64) * odd  # -0.0 becomes 0.0, which is another number as bits
+        bits ^= bits >> np.uint64(32)
+        mixed[part] = (bits * odd).sum(1)
+    _, first, number = np.unique(mixed, return_index=True, return_inverse=True)
+    if only_if_few and len(table) > MANY_ROWS and 20 * len(first) >= len(table):
+        return table, np.arange(len(table))
+    rows = table[first] + 0.0
+    if not all(np.array_equal(rows[number[part]], table[part]) for part in parts):  # two rows with one number
+        rows, number = np.unique(table, axis=0, return_inverse=True)
+        return rows, number.ravel()
     order = np.lexsort(rows.T[::-1])
-    return rows[order], counts[order]
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return rows[order], place[number]
 
 
 def _odd_numbers(count: int) -> NDArray[np.uint64]:
@@ -187,7 +242,8 @@ def draw(pair: PairedCounts, seed: Sequence[int] | int, draws: int = DRAWS) -> B
 
 def draw_all(pairs: Sequence[PairedCounts], seed: Sequence[int] | int, draws: int = DRAWS) -> list[BootstrapDraws]:
     """Return `draw` of each pair, such as one task of several candidates, from the same seed."""
-    tables = [_with_unseen(pair) for pair in pairs]
+    numbered: dict[int, tuple[Array, NDArray[np.int64]]] = {}
+    tables = [_with_unseen(pair, numbered) for pair in pairs]
     drawn = []
     for pair, of in zip(pairs, _resample_all(tables, draws, [np.random.default_rng(seed) for _ in pairs]), strict=True):
         sums = of.reshape(draws, 2, *pair.baseline.shape[1:])
@@ -195,13 +251,23 @@ def draw_all(pairs: Sequence[PairedCounts], seed: Sequence[int] | int, draws: in
     return drawn
 
 
-def _with_unseen(pair: PairedCounts) -> DistinctRows:
-    """Return what is drawn from, [rows, 2 runs x ratios x 2]: the clusters; of a percentage two more rows."""
-    table = np.stack([pair.baseline, pair.candidate], axis=1)
-    if pair.metric.kind == "percent":
-        best, worst = unseen_allowance(pair.baseline, pair.outcomes)
-        table = np.concatenate([table, [[best, worst]], [[worst, best]]])
-    return distinct_rows(table.reshape(len(table), -1))
+def _with_unseen(pair: PairedCounts, numbered: dict[int, tuple[Array, NDArray[np.int64]]]) -> DistinctRows:
+    """Return what is drawn from, [rows, 2 runs x ratios x 2]: the clusters; of a percentage two more rows.
+
+    Args:
+        numbered: distinct rows of baselines, by the identity of their counts; those of this pair are added.
+    """
+    unseen = unseen_allowance(pair.baseline, pair.outcomes) if pair.metric.kind == "percent" else ()
+    if id(pair.baseline) not in numbered:
+        numbered[id(pair.baseline)] = _number_rows(_flat(pair.baseline, unseen), only_if_few=True)
+    base, base_number = numbered[id(pair.baseline)]
+    candidate, number = _number_rows(_flat(pair.candidate, unseen[::-1]), only_if_few=True)
+    both, counts = np.unique(base_number * len(candidate) + number, return_counts=True)
+    return np.concatenate([base[both // len(candidate)], candidate[both % len(candidate)]], axis=1), counts
+
+
+def _flat(table: Array, more: Sequence[Array]) -> Array:
+    return np.concatenate([table, *(row[None] for row in more)]).reshape(len(table) + len(more), -1)
 
 
 def score_interval(metric: Metric, table: Array, outcomes: int, seed: Sequence[int] | int = 0) -> Interval:
@@ -302,7 +368,7 @@ def cluster_differences(pair: PairedCounts) -> Array:
 
     The two runs share their items and so their denominators, which makes the difference a plain sum over clusters.
     """
-    gained = (pair.candidate - pair.baseline)[..., 0] / pair.baseline[..., 1].sum(0)
+    gained = (pair.candidate[..., 0] - pair.baseline[..., 0]) / pair.baseline[..., 1].sum(0)
     scale = 100.0 if pair.metric.kind == "percent" else -1.0
     return np.asarray(scale * gained.mean(-1))
 
@@ -319,8 +385,10 @@ def p_value(pairs: Sequence[PairedCounts], seed: int = 0) -> tuple[float, str]:
 
 
 def _is_binary(pair: PairedCounts) -> bool:
+    if pair.baseline.shape[1] > 1:
+        return False
     both = np.concatenate([pair.baseline, pair.candidate])
-    return both.shape[1] == 1 and bool((both[..., 1] == 1).all() and np.isin(both[..., 0], (0, 1)).all())
+    return bool((both[..., 1] == 1).all() and np.isin(both[..., 0], (0, 1)).all())
 
 
 def mcnemar(pair: PairedCounts) -> float:
@@ -335,20 +403,33 @@ def mcnemar(pair: PairedCounts) -> float:
 def sign_flip(effects: Array, seed: int = 0) -> float:
     """Return the two-sided p of the sum of [clusters] effects under random signs; 1 when no cluster changed.
 
-    It is `scipy.stats.permutation_test` of one sample, from the same draws, without the arrays of indices that take it
-    ten times as long.
+    It is `scipy.stats.permutation_test` of one sample, up to `MANY_ROWS` changed clusters from the same draws, without
+    the arrays of indices that take it ten times as long.
     """
     changed = effects[effects != 0]
     if len(changed) < 2:
         return 1.0
     is_exact = 2 ** len(changed) <= SIGN_FLIPS
     total = changed.sum()
-    blocks = _all_sign_flips(len(changed)) if is_exact else _random_sign_flips(seed).blocks(len(changed))
-    sums = np.concatenate([total - 2.0 * (flipped @ changed) for flipped in blocks])
+    if len(changed) > MANY_ROWS:
+        sums = total - 2.0 * _random_subset_sums(changed, seed)
+    else:
+        blocks = _all_sign_flips(len(changed)) if is_exact else _random_sign_flips(seed).blocks(len(changed))
+        sums = np.concatenate([total - 2.0 * (flipped @ changed) for flipped in blocks])
     slack = 1e-14 * abs(total)
     ends = (np.count_nonzero(sums <= total + slack), np.count_nonzero(sums >= total - slack))
     seen = 0 if is_exact else 1  # the sum as it was observed is one of those that chance gives
     return min(1.0, 2.0 * (min(ends) + seen) / (len(sums) + seen))
+
+
+def _random_subset_sums(effects: Array, seed: int) -> Array:
+    """Return the sums of `SIGN_FLIPS` random halves of [clusters] effects; eight clusters at a time share a byte."""
+    rng, sums = np.random.default_rng(seed), np.zeros(SIGN_FLIPS)
+    bits = (np.arange(256)[:, None] >> np.arange(8) & 1).astype(float)
+    for of_eight in np.pad(effects, (0, -len(effects) % 8)).reshape(-1, 8):
+        halves = rng.bit_generator.random_raw(-(-SIGN_FLIPS // 8)).view(np.uint8)[:SIGN_FLIPS]
+        sums += (bits @ of_eight).take(halves.astype(np.intp), mode="clip")
+    return sums
 
 
 def _all_sign_flips(clusters: int) -> Iterator[NDArray[np.bool_]]:

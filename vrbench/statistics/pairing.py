@@ -151,13 +151,31 @@ def pair_counts(task: str, candidate: Run, baseline: Run) -> PairedTask:
     here, there = columns_of(candidate, task), columns_of(baseline, task)
     lacking = [{name: why for name, why in zip(of.id, of.unscored, strict=True) if why} for of in (there, here)]
     alone = (len(lacking[0].keys() - lacking[1].keys()), len(lacking[1].keys() - lacking[0].keys()))
-    here, there = (of.leave_out(lacking[1] | lacking[0]) for of in (here, there))
-    n = len(metric.scored(there))
+    left_out = lacking[1] | lacking[0]
+    n, outcomes, base_table = _count(task, baseline, left_out)
     counts = None
-    if n:
-        tables = metric.statistics(there), metric.statistics(here)
-        counts = bootstrap.PairedCounts(metric, *tables, metric.outcomes(there))
+    if base_table is not None:
+        counts = bootstrap.PairedCounts(metric, base_table, metric.statistics(here.leave_out(left_out)), outcomes)
     return PairedTask(base, result, counts, n=n, unscored=len(there) - n, unscored_alone=alone)
+
+
+def _count(task: str, baseline: Run, left_out: dict[str, str]) -> tuple[int, int, Array | None]:
+    """Return the items scored, the outcomes and the counts of a baseline, made once for candidates with the same items.
+
+    Args:
+        left_out: unscored items of either run, and why.
+    """
+    columns, metric = columns_of(baseline, task), metric_named(baseline.result(task).metric)
+    key = (metric.name, frozenset(left_out))
+    name = f"counts of {task}"
+    known = baseline.kept.get(name)
+    if known is None or known[0] is not columns or known[1] != key:
+        scored = columns.leave_out(left_out)
+        n = len(metric.scored(scored))
+        known = columns, key, (n, metric.outcomes(scored), metric.statistics(scored) if n else None)
+        baseline.kept[name] = known
+    found: tuple[int, int, Array | None] = known[2]
+    return found
 
 
 def candidates_of(runs: list[Run], baseline: Run) -> list[Run]:

@@ -114,8 +114,9 @@ class Metric:
         table = np.zeros((cells, 2))
         for of_groups, (_, of, numerator, denominator) in zip(names, ratios, strict=True):
             cell = of.cluster * len(place) + np.array([place[name] for name in of_groups])[of.group]
-            table[:, 0] += np.bincount(cell, numerator, cells)
-            table[:, 1] += np.bincount(cell, np.broadcast_to(denominator, cell.shape), cells)
+            used, cell = np.unique(cell, return_inverse=True)  # few of them where there are many ratios
+            table[used, 0] += np.bincount(cell, numerator, len(used))
+            table[used, 1] += np.bincount(cell, np.broadcast_to(denominator, cell.shape), len(used))
         return table.reshape(clusters, len(place), 2)
 
     def value(self, sums: Array) -> Array:
