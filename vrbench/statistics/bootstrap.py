@@ -116,7 +116,7 @@ def _draw_one_by_one(total: int, draws: int, rng: np.random.Generator) -> Iterat
 
     The random numbers of the next draws are made in a thread meanwhile.
     """
-    blocks = list(_blocks(total, draws))
+    blocks = list(_blocks(total, draws, 250_000 if total > MANY_ROWS else 4_000_000))
     drawn = np.empty((blocks[0], total))
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(_picks, total, blocks[0], rng)
@@ -172,9 +172,9 @@ def _parts_of(tables: Sequence[Array]) -> Iterator[tuple[NDArray[np.bool_], NDAr
         yield np.concatenate(of_column) == ratio, used, values[:, [place.index(i) for i in range(len(index))]], place
 
 
-def _blocks(total: int, draws: int) -> Iterator[int]:
-    """Yield numbers of draws that are made at a time, which bounds memory to some 100 MB."""
-    block = max(1, 4_000_000 // total)
+def _blocks(total: int, draws: int, numbers: int = 4_000_000) -> Iterator[int]:
+    """Yield numbers of draws that are made at a time: memory for some numbers, by default 100 MB, or 8 draws."""
+    block = max(8, numbers // total)
     for first in range(0, draws, block):
         yield min(block, draws - first)
 
@@ -263,7 +263,12 @@ def _with_unseen(pair: PairedCounts, numbered: dict[int, tuple[Array, NDArray[np
     base, base_number = numbered[id(pair.baseline)]
     candidate, number = _number_rows(_flat(pair.candidate, unseen[::-1]), only_if_few=True)
     both, counts = np.unique(base_number * len(candidate) + number, return_counts=True)
-    return np.concatenate([base[both // len(candidate)], candidate[both % len(candidate)]], axis=1), counts
+    sides = _rows_at(base, both // len(candidate)), _rows_at(candidate, both % len(candidate))
+    return np.concatenate(sides, axis=1), counts
+
+
+def _rows_at(rows: Array, places: NDArray[np.int64]) -> Array:
+    return rows if np.array_equal(places, np.arange(len(rows))) else rows[places]
 
 
 def _flat(table: Array, more: Sequence[Array]) -> Array:
