@@ -63,6 +63,8 @@ def train(
       data.conversations       a LLaVA JSON file, with data.images; or data.hub, a data set on the hub
       data.label_newline       true: label the line break behind an answer's end token too, as LLaMA-Factory does
       data.grouping            modality (steps with images or without), or none: any samples in a step
+      data.style               samples, tokens and labels of vrbench (default), or of the code of llava, visual-region
+      prompt.version           template of Bunny-Llama-3, bunny or visual-region; the base's where it is left out
       dtype                    of computation and output: bfloat16 (default) or float32; master weights are float32
       seed, clip               random seed, gradient clipping; --dry-run prints all keys
 

@@ -165,7 +165,7 @@ def _load(recipe: TrainRecipe, setup: TrainingSetup, device: torch.device) -> tu
     is_pocket = setup.conversations is None
     vlm = load_llava(setup.base, device, "float32") if is_pocket else load_vlm(setup.base, device, recipe.dtype)
     if setup.template is not None:
-        vlm.tokenizer.chat_template = setup.template
+        vlm.tokenizer.chat_template, vlm.prompts_digest = setup.template, ""  # which is the base's
     torch.manual_seed(recipe.seed)
     has_lora = (len(setup.layers) and recipe.tune.tuning == "lora") or recipe.tune.tower == "lora"
     model = add_lora(vlm.model, setup.layers, recipe.tune) if has_lora else vlm.model
