@@ -181,10 +181,11 @@ def test_a_difference_in_a_sample_ends_the_cutting(monkeypatch: pytest.MonkeyPat
     assert not fast.cuts
 
 
-def test_what_texts_share_is_one_part() -> None:
+@pytest.mark.parametrize("more", ["", " is it" * 100])
+def test_what_texts_share_is_one_part(more: str) -> None:
     header = "Examples " * 50 + "\nAnswer: A"
     contexts = [
-        f"{header}\n\n{question}\nA. x1\nB. {last}\nAnswer:" for question, last in (("Who", "y"), ("Why", "z!"))
+        f"{header}\n\n{question}{more}\nA. x1\nB. {last}\nAnswer:" for question, last in (("Who", "y"), ("Why", "z!"))
     ]
     texts = [context + end for context in contexts for end in ("", " A", " B")]
     parts = list(split(texts))

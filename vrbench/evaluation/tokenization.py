@@ -115,7 +115,7 @@ def split(texts: Sequence[str]) -> Iterator[list[str]]:
     """
     cuts: list[int] = []
     parts: list[str] = []
-    shared = 0
+    shared = before = 0
     for number, text in enumerate(texts):
         kept = sum(1 for cut in cuts if cut + 2 <= shared or (cut <= shared and CUT.match(text, cut)))
         cuts, parts = cuts[:kept], parts[:kept]
@@ -124,13 +124,16 @@ def split(texts: Sequence[str]) -> Iterator[list[str]]:
             others = (texts[n] for n in range(number + 1, len(texts)))
             other = next((one for one in others if not one.startswith(text)), "")
             header = max(shared, common_prefix_length(text, other))
-        _cut(text, _last(text, "\n", header), cuts, parts, MIN_PART)
-        if CUT.match(text, shared):
+        can_cut_here = CUT.match(text, shared)
+        if not (can_cut_here and shared == before):  # else the one before is there already, in its parts
+            _cut(text, _last(text, "\n", header), cuts, parts, MIN_PART)
+        if can_cut_here:
             _cut(text, shared, cuts, parts)
         following = texts[number + 1] if number + 1 < len(texts) else ""
         shared = common_prefix_length(text, following)
         if shared == len(text) and not CUT.match(following, shared):
             _cut(text, max(_last(text, "\n", shared), _last(text, " ", shared)), cuts, parts)
+        before = len(text)
         yield [*parts, text[cuts[-1] if cuts else 0 :]]
 
 
