@@ -13,9 +13,12 @@ from torch import nn
 from tests.training import small_training, test_trainer
 from tests.training.conversation_samples import LATER, ONE, SEVERAL, TWO, WORDS, loaded
 from tests.training.packed import CPU
+from tests.training.test_frozen import recipe
+from vrbench.core.errors import VrbenchError
 from vrbench.models import components
-from vrbench.training.conversation_batches import EncodedConversations, answer_loss
+from vrbench.training.conversation_batches import EncodedConversations, answer_loss, conversation_data
 from vrbench.training.conversation_encoder import ConversationEncoder
+from vrbench.training.conversation_sets import ConversationSet
 from vrbench.training.trainer import ParameterGroup, TrainingConfig, TrainingData, fit
 
 BATCH, STEPS, LR = 4, 2, 1e-3
@@ -70,6 +73,15 @@ def test_it_is_the_mean_of_the_micro_batches_means_in_any_parts(family: str, mic
         assert all((a - b).norm() < 1e-3 * b.norm() for a, b in zip(changes, expected, strict=True))
     of_tokens, _ = ours(family, order, None, 2)
     assert (of_tokens == pytest.approx(losses, rel=1e-3)) == (micro_batch == BATCH)  # then both are the same
+
+
+def test_fsdp_and_mllama_need_the_same_number_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = ConversationSet([ONE, WORDS, TWO], 3, {})
+    asked = recipe(steps=1)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert len(conversation_data(asked, found, loaded("llava")).order) == 3
+    with pytest.raises(VrbenchError, match=r"mllama with samples of \[0, 1, 2\] images"):
+        conversation_data(asked, found, loaded("mllama"))
 
 
 class TestPacked:

@@ -35,6 +35,13 @@ HARD = {"accumulate": 2, "sampling": 2, "every": 2}
 """Beside dropout: what a training that goes on could get wrong."""
 
 
+SHARDING = {
+    "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+}  # fmt: skip
+"""FSDP2, as accelerate's processes find it in their environment."""
+
+
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
@@ -126,18 +133,25 @@ class TestSplit:
 
     def test_nor_do_weights_that_are_spread_over_two(self, whole: Any, tmp_path: Path) -> None:
         """FSDP2 by accelerate's own configuration; only what is trained is put together and saved."""
-        sharding = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true",
-                    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}  # fmt: skip
-        self.run_two(tmp_path, sharding)
+        self.run_two(tmp_path, SHARDING)
         weights, losses = self.written(tmp_path)
         assert weights and all("lora_" in name or "multi_modal_projector" in name for name in weights)
         self.same(whole, weights, losses)
 
+    def test_nor_if_one_of_them_has_no_image(self, tmp_path: Path) -> None:
+        """FSDP2 has to gather and to reduce the same in both."""
+        self.run_two(tmp_path, SHARDING, "steps=3", mixed=True)
+        model, losses = small_training.train_mixed(small_training.recipe(dropout=0, save_every=0, steps=3))
+        found, theirs = self.written(tmp_path)
+        ours = weights(model)
+        assert losses == pytest.approx(theirs, rel=1e-5) and any("projector" in name for name in found)
+        assert all((found[name] - ours[name]).norm() < 1e-3 * ours[name].norm() for name in found)
+
     @staticmethod
-    def run_two(out: Path, environment: dict[str, str], *changes: str) -> None:
+    def run_two(out: Path, environment: dict[str, str], *changes: str, mixed: bool = False) -> None:
         shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port()),
                   "CUDA_VISIBLE_DEVICES": "", **environment}  # fmt: skip
-        words = [str(out), "--set=dropout=0", *(f"--set={change}" for change in changes)]
+        words = [str(out), "--set=dropout=0", *(f"--set={change}" for change in changes), *["--mixed"] * mixed]
         ranks = [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
         running = [forked.start(small_training.main, words, environment=rank) for rank in ranks]
         assert [forked.ended(process) for process in running] == [0, 0]

@@ -47,12 +47,19 @@ def conversation_data(recipe: TrainRecipe, found: ConversationSet, vlm: BaseVLM)
     """Return a recipe's share of the conversations that it names, encoded for the model's family, as training data.
 
     Raises:
-        VrbenchError: the chat template cannot be used for training, or no sample fits into the maximum of tokens.
+        VrbenchError: the chat template cannot be used for training, no sample fits into the maximum of tokens, or FSDP
+            is to shard an Mllama whose samples have different numbers of images, which it computes one after another.
     """
     settings, tune = recipe.data, recipe.tune
     assert not isinstance(settings, GeneratedScenes) and tune is not None
     encoder = ConversationEncoder(vlm, settings.length, settings.pad_square, settings.style, settings.label_newline)
     data = EncodedConversations(select_share(found.samples, settings, recipe.seed), encoder)
+    numbers = sorted({len(sample.images) for sample in data.samples})
+    if encoder.family == "mllama" and len(numbers) > 1 and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        raise VrbenchError(
+            f"FSDP cannot shard a model of family mllama with samples of {numbers} images: its processes would wait "
+            f"for each other; use DDP, or data whose samples have the same number of images"
+        )
     steps = tune.steps_for(len(data))
     order = data.order(tune.batch, steps, recipe.seed, settings.grouping, tune.micro_batch)
     workers = min(WORKERS, usable_cores()) if vlm.device.type == "cuda" else 0

@@ -167,8 +167,7 @@ class LossModule(nn.Module):
         ids = {id(p) for p in self.trained}
         self.trained_names = frozenset(name for name, p in self.named_parameters() if id(p) in ids)
         self.config = getattr(model, "config", None)  # DeepSpeed reads its "auto" values from it
-        classes = {type(module).__name__ for module in model.modules()}
-        self._no_split_modules = sorted(classes & set(getattr(model, "_no_split_modules", None) or ()))  # FSDP's units
+        self._no_split_modules = _sharded_units(model)
         self.mode: bool | None = None  # unknown at first: parts of the model may be in different modes
         self.is_sharded = False  # FSDP and DeepSpeed replace the parameters
         self.register_state_dict_post_hook(_drop_frozen)
@@ -195,6 +194,30 @@ class LossModule(nn.Module):
         for parameter in self.trained:
             parameter.grad = None
 
+    def connect_texts(self) -> None:
+        """Let samples without images reach the projector, with a gradient of 0, through the embedding of tokens.
+
+        FSDP's processes wait for each other if some have gradients that others do not have.
+        """
+
+        def add_nothing(_: nn.Module, __: Any, embedded: Tensor) -> Tensor:
+            found = [p.sum() for p in self.parameters() if p.requires_grad and type(p.data) is Tensor]  # of no unit
+            return embedded + 0 * torch.stack(found).sum() if found and torch.is_grad_enabled() else embedded
+
+        embeddings = getattr(self.model, "get_input_embeddings", None)
+        if embeddings is not None:
+            embeddings().register_forward_hook(add_nothing)
+
+
+def _sharded_units(model: Any) -> list[str]:
+    """Return the classes of the modules that FSDP shards by themselves: layers that every sample passes.
+
+    Processes gather a unit together, so the vision tower, which texts do not pass, is not among them.
+    """
+    layers = model.get_decoder() if hasattr(model, "get_decoder") else model
+    classes = {type(module).__name__ for module in layers.modules()}
+    return sorted(classes & set(getattr(model, "_no_split_modules", None) or ()))
+
 
 def _drop_frozen(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
     assert isinstance(module, LossModule)
@@ -219,6 +242,8 @@ class _Trainer(Trainer):
         self.groups, self.config, self.monitor = groups, config, monitor
         super().__init__(**given)
         self.model.is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if self.is_fsdp_enabled:
+            self.model.connect_texts()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(self.train_dataset)  # which is in our order
