@@ -25,6 +25,7 @@ from vrbench.training.checkpoint_folder import interrupted_recipe
 from vrbench.training.dev_evaluation import dev_scores, plan_dev_tasks
 from vrbench.training.packing import PackedLlava
 from vrbench.training.prepare import dry_run
+from vrbench.training.quantization import quantize_layers
 from vrbench.training.run import train
 from vrbench.training.trainable import sample_layers
 
@@ -178,6 +179,21 @@ class TestOtherTunings:
         assert all(torch.allclose(ours[name], merged[name], rtol=0, atol=1e-6) for name in ours)
         names = load_file(tmp_path / "out" / "adapter_model.safetensors")
         assert any("magnitude_vector" in name for name in names) == ("dora" in options)
+
+    def test_qlora_trains_an_adapter_for_the_base_in_its_own_type(self, base: Path, tmp_path: Path) -> None:
+        pytest.importorskip("bitsandbytes")
+        found, changed = self.made(base, tmp_path / "out", quantize="nf4", **{"lr_projector": "0"})
+        assert found.steps[0].method == "lora" and len(changed) == len(TUNED) * 7
+        model = load_vlm(resolve_checkpoint(str(base))).model
+        quantize_layers(model, torch.float32)
+        linears = {name: m for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+        in_4_bits = {name for name, m in linears.items() if m.weight.dtype == torch.uint8}
+        assert in_4_bits == {name for name in linears if ".language_model.layers." in name}
+        asked = {**TUNE, "base": str(base), "tune.quantize": "nf4"}
+        lines = dry_run(load("pocket-region", asked), tmp_path / "other").splitlines()
+        whole = dry_run(load("pocket-region", {**asked, "tune.quantize": "none"}), tmp_path / "other").splitlines()
+        used, plain = (float(of[-2].split("(")[1].split()[0]) for of in (lines, whole))
+        assert used < plain  # GiB of weights
 
     def test_a_pruned_checkpoint_is_healed(self, base: Path, tuned: Path, tmp_path: Path) -> None:
         pruned = tmp_path / "pruned"
@@ -341,6 +357,14 @@ class TestEvaluatedWhileTraining:
 
 
 class TestRefused:
+    def test_quantization_without_its_package(
+        self, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("vrbench.training.quantization.EXTRA", "no_such_package")
+        asked = load("pocket-region", {**TUNE, "base": str(base), "tune.quantize": "nf4"})
+        with pytest.raises(VrbenchError, match=r"'nf4', which needs no_such_package; pip install 'vrbench\[qlora\]'"):
+            dry_run(asked, tmp_path / "out")
+
     def test_trackers_that_are_not_there(self, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         with pytest.raises(MultipleErrors) as told:

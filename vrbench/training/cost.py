@@ -2,7 +2,8 @@
 
 For a pass over n tokens, in bytes, with b bytes an element of the computation (2 in bfloat16):
 
-    weights      b for each frozen parameter, 4 for each trained one (float32), and b for its copy in the computation
+    weights      b for each frozen parameter (0.516 in NF4), 4 for each trained one (float32), and b for its copy in the
+                 computation
     AdamW        8 for each trained parameter
     gradients    4 for each trained parameter
     activations  n x (sum over the layers with a backward pass + logits), where a layer keeps, for each token,
@@ -36,6 +37,7 @@ from vrbench.training.recipe import ATTENTION, TuneStage
 
 LAST_LINEARS = ("down_proj", "fc2")
 OUTPUT_LINEARS = ("o_proj", "out_proj", "dense")
+NF4 = 0.516  # bytes of a weight in 4 bits, with its share of 8-bit scales of 64 and their own of 256
 MASTER, MOMENTS = 4, 8  # bytes of a float32 master or its gradient, and of AdamW's two moments
 
 
@@ -218,13 +220,14 @@ class TuneCost:
         whole = self.trained_layers + self.trained_others if self.settings.tuning == "weights" else 0
         whole += self.tower if self.settings.tower == "weights" else 0
         frozen = self.total - whole - self.trained_projector
+        quantized = sum(layer.products for layer in self.layers) if self.settings.quantize != "none" else 0
         tower = self.size * self.tower_sides if self.settings.tower != "none" else 0
         kept = [self._kept(number) for number in range(self._lowest, len(self.layers))]
         if self.settings.checkpointing and kept:
             kept = [self.size * self.hidden * len(kept), max(kept)]
         logits = (self.size + 8) * self.vocabulary * rows.labelled
         return {
-            "weights": self.size * frozen, "masters": self.master * trained,
+            "weights": self.size * (frozen - quantized) + NF4 * quantized, "masters": self.master * trained,
             "copies": self.size * trained if self.size < self.master else 0,
             "AdamW": 2 * self.master * trained, "gradients": self.master * trained,
             "activations": rows.rows * (rows.tokens * (sum(kept) + logits) + rows.image_tokens * tower),

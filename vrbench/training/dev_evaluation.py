@@ -114,7 +114,7 @@ def _in_dtype(vlm: BaseVLM, dtype: str) -> Iterator[None]:
     import torch
 
     target, before = getattr(torch, dtype), vlm.dtype
-    changed = [(p, p.data) for p in vlm.model.parameters() if p.dtype != target]
+    changed = [(p, p.data) for p in vlm.model.parameters() if p.is_floating_point() and p.dtype != target]
     training = {module: module.training for module in vlm.model.modules()}
     for parameter, values in changed:
         parameter.data = values.to(target)

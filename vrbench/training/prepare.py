@@ -22,6 +22,7 @@ from vrbench.training.conversation_sets import ConversationSet, read_conversatio
 from vrbench.training.conversations import Conversation
 from vrbench.training.dev_evaluation import plan_dev_tasks
 from vrbench.training.estimate import describe, tune_cost
+from vrbench.training.quantization import quantization_errors
 from vrbench.training.recipe import GeneratedScenes, PromptSettings, Style, TrainRecipe
 
 LLAMA_3_END = "<|end_of_text|>"
@@ -67,6 +68,7 @@ def prepare(recipe: TrainRecipe, out: Path, must_resume: bool = False) -> Traini
         with collect_errors(errors):
             base = resolve_checkpoint(recipe.base)
             setup = TrainingSetup(base, select_layers(recipe.tune.layers, base.depth))
+            errors += quantization_errors(recipe.tune)
             if recipe.tune.layers_at_a_time > len(setup.layers):
                 are = f"tune.layers = {setup.layers} are {len(setup.layers)} layers"
                 errors.append(f"tune.sampling is {recipe.tune.sampling}; {are}")

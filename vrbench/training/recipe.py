@@ -174,7 +174,7 @@ class TuneStage(RecipeSection):
     added_later = (
         "tuning", "modules", "sampling", "every", "epochs", "accumulate", "schedule", "weight_decay", "checkpointing",
         "save_every", "beta2", "average", "micro_batch", "rslora", "dora", "neftune", "tower", "lr_tower", "compile",
-        "attention",
+        "attention", "quantize",
     )  # fmt: skip
 
     layers: str = Field(
@@ -191,6 +191,9 @@ class TuneStage(RecipeSection):
     )
     dora: bool = Field(
         default=False, description="DoRA (arXiv 2402.09353): LoRA turns the weights, and their norms are trained too."
+    )
+    quantize: Literal["none", "nf4"] = Field(
+        default="none", description="QLoRA: the layers' frozen linears in 4 bits (nf4), by bitsandbytes."
     )
     neftune: float | None = Field(
         default=None, gt=0, description="NEFTune (arXiv 2310.05914): the alpha of noise added to embeddings of tokens."
@@ -263,9 +266,9 @@ class TuneStage(RecipeSection):
             errors.append("tune.rank and tune.alpha are needed for tuning 'lora'")
         if self.tuning == "weights" and self.modules != "all":
             errors.append(f"tune.modules is {self.modules!r}, which needs tuning 'lora'")
-        for option in ("rslora", "dora"):
-            if self.tuning == "weights" and getattr(self, option):
-                errors.append(f"tune.{option} is true, which needs tuning 'lora'")
+        for option, off in (("rslora", False), ("dora", False), ("quantize", "none")):
+            if self.tuning == "weights" and getattr(self, option) != off:
+                errors.append(f"tune.{option} is {getattr(self, option)!r}, which needs tuning 'lora'")
         if (self.tower == "none") != (self.lr_tower is None):
             errors.append(
                 f"tune.tower is {self.tower!r} and tune.lr_tower {self.lr_tower}; a trained tower needs a rate"

@@ -40,6 +40,7 @@ from vrbench.training.monitor import BatchFlops
 from vrbench.training.packing import EncodedImages, PackedLlava
 from vrbench.training.pocket_images import easy_vqa_images, generated_images
 from vrbench.training.prepare import TrainingSetup
+from vrbench.training.quantization import quantize_layers
 from vrbench.training.recipe import GeneratedScenes, TrainRecipe, TuneStage
 from vrbench.training.tower import train_tower
 from vrbench.training.trainable import (
@@ -167,6 +168,8 @@ def _load(recipe: TrainRecipe, setup: TrainingSetup, device: torch.device) -> tu
     if setup.template is not None:
         vlm.tokenizer.chat_template, vlm.prompts_digest = setup.template, ""  # which is the base's
     torch.manual_seed(recipe.seed)
+    if recipe.tune.quantize != "none":
+        quantize_layers(vlm.model, getattr(torch, recipe.dtype))
     has_lora = (len(setup.layers) and recipe.tune.tuning == "lora") or recipe.tune.tower == "lora"
     model = add_lora(vlm.model, setup.layers, recipe.tune) if has_lora else vlm.model
     if setup.conversations is not None:

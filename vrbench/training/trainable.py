@@ -130,7 +130,7 @@ def unfreeze(model: nn.Module, groups: Sequence[ParameterGroup], dtype: torch.dt
         parameter.requires_grad_(id(parameter) in trained)
         if id(parameter) in trained:
             parameter.data = parameter.data.float()
-        elif id(parameter) in llm:
+        elif id(parameter) in llm and parameter.is_floating_point():  # else it is quantized
             parameter.data = parameter.data.to(dtype)
     if dtype != torch.float32:
         compute_lora_in_input_type(model)
