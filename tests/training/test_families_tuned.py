@@ -180,6 +180,17 @@ def test_lisa_writes_embeddings_norm_and_head(family: str, tmp_path: Path, train
     assert told is not None and {*told.others} == {"embeddings", "final norm", *heads, "projector"}
 
 
+@pytest.mark.parametrize("family", ["llava", "smolvlm"])
+def test_lisa_computes_hidden_states_in_the_recipe_s_type(family: str, tmp_path: Path, trained: list[Any]) -> None:
+    """SmolVLM puts image features among the embeddings only if both are of one type."""
+    base = base_of(family, tmp_path / "base")
+    asked = recipe(base, tmp_path, tuning="weights", sampling="lisa:1").model_copy(update={"dtype": "bfloat16"})
+    train(asked, tmp_path / "tuned", device="cpu")
+    embeddings = trained[0].get_input_embeddings()
+    assert embeddings.weight.dtype == torch.float32
+    assert embeddings(torch.tensor([[1]], device="cpu")).dtype == torch.bfloat16
+
+
 def test_a_base_that_is_pruned_and_tuned_itself(tmp_path: Path, trained: list[Any]) -> None:
     from vrbench.pruning.prune import prune
     from vrbench.pruning.recipe import make_recipe

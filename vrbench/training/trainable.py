@@ -121,7 +121,7 @@ def unfreeze(model: nn.Module, groups: Sequence[ParameterGroup], dtype: torch.dt
     """Make the groups' parameters trainable float32 masters; freeze all others, the LLM's in the compute type.
 
     Frozen weights need no masters, and half the memory traffic. The tower and a frozen projector keep their type. Under
-    autocast, LoRA is computed in the compute type as everything else is.
+    autocast, LoRA is computed in the compute type as everything else is, and trained embeddings are converted to it.
     """
     trained = {id(p) for group in groups for p in group.parameters}
     llm = {id(p) for p in components.decoder(unwrap_peft(model)).parameters()}
@@ -134,6 +134,9 @@ def unfreeze(model: nn.Module, groups: Sequence[ParameterGroup], dtype: torch.dt
             parameter.data = parameter.data.to(dtype)
     if dtype != torch.float32:
         compute_lora_in_input_type(model)
+        embeddings = unwrap_peft(model).get_input_embeddings()
+        if id(embeddings.weight) in trained:  # else hidden states would be float32, which some families refuse
+            embeddings.register_forward_hook(lambda module, args, output: output.to(dtype))
 
 
 def compute_lora_in_input_type(model: Any) -> None:
