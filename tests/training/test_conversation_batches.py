@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -14,9 +15,10 @@ from tests.training.conversation_samples import FAMILY, ONE, SEVERAL, TWO, WORDS
 from vrbench.core.errors import VrbenchError
 from vrbench.pruning.questions import FolderQuestions
 from vrbench.pruning.samples import padded_inputs
-from vrbench.training.conversation_batches import EncodedConversations, grouped_order
+from vrbench.training.conversation_batches import EncodedConversations, answer_loss, grouped_order
 from vrbench.training.conversation_encoder import ConversationEncoder
 from vrbench.training.conversations import Conversation
+from vrbench.training.recipe import PACKED_FAMILIES
 
 
 @FAMILY
@@ -66,6 +68,29 @@ def test_batches_of_a_loader_say_how_many_tokens_carry_loss(workers: int) -> Non
     made = EncodedConversations([WORDS, ONE, SEVERAL], ConversationEncoder(loaded("idefics3")))
     batches = list(DataLoader(made, 3, collate_fn=made.collate, num_workers=workers))
     assert [batch["items"] for batch in batches] == [(batches[0]["labels"] != -100).sum(1).tolist()]
+
+
+@pytest.mark.parametrize("family", PACKED_FAMILIES)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_packed_samples_have_the_loss_and_the_gradients_of_padded_ones(family: str, weighted: bool) -> None:
+    vlm = loaded(family)
+    made = EncodedConversations([ONE, WORDS, SEVERAL, TWO], ConversationEncoder(vlm))
+    rows = [made[number] for number in range(4)]
+    found = []
+    for batch in (made.collate(rows), made.packed(rows)):
+        if weighted:
+            batch["weights"] = torch.tensor([0.5, 1.0, 2.0, 4.0])
+        vlm.model.zero_grad()
+        loss = answer_loss(vlm.model, batch)
+        loss.backward()
+        loss = loss.detach()
+        gradients = [p.grad.clone() for p in vlm.model.parameters() if p.grad is not None]
+        found.append((batch["items"], batch["tokens"], float(loss), gradients))
+    vlm.model.zero_grad()
+    (items, tokens, loss, gradients), (packed_items, packed_tokens, packed_loss, packed_gradients) = found
+    assert (packed_items, packed_tokens) == (items, tokens) and packed_loss == pytest.approx(loss, rel=1e-5)
+    assert len(gradients) == len(packed_gradients)
+    assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(gradients, packed_gradients, strict=True))
 
 
 def test_the_samples_of_a_step_are_of_one_kind_and_like_lengths() -> None:

@@ -130,6 +130,23 @@ def test_the_written_folder_is_the_tuned_model(family: str, tuning: str, tmp_pat
     assert (told.against.tuned, told.against.others) == ("1,3", ("projector",))
 
 
+def test_packing_trains_the_same(tmp_path: Path) -> None:
+    base = base_of("llava", tmp_path / "base")
+    tuned = {}
+    for packing in (False, True):
+        (tmp_path / str(packing)).mkdir()
+        asked = recipe(base, tmp_path / str(packing), packing=packing, steps=3, batch=4)
+        out = train(asked, tmp_path / f"tuned-{packing}", device="cpu")
+        tuned[packing] = load_model(resolve_checkpoint(str(out)), torch.float32).state_dict()
+    assert all(torch.allclose(tuned[True][name], value, atol=1e-4) for name, value in tuned[False].items())
+
+
+def test_packing_is_refused_where_samples_would_see_each_other(tmp_path: Path) -> None:
+    asked = recipe(base_of("qwen3_vl", tmp_path / "base"), tmp_path, packing=True)
+    with pytest.raises(VrbenchError, match=r"tune.packing is for llava, .*; base is of family qwen3_vl"):
+        dry_run(asked, tmp_path / "out")
+
+
 TOWERS = [*((family, "weights") for family in FAMILIES), ("llava", "lora"), ("qwen3_vl", "lora"), ("mllama", "lora")]
 
 

@@ -97,6 +97,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, text: str, message: str) ->
         ({"tune.tuning": "weights", "tune.modules": "attention"}, "tune.modules is 'attention'.* 'lora'"),
         ({"tune.tuning": "weights", "tune.dora": "true"}, "tune.dora is True, which needs tuning 'lora'"),
         ({"tune.tuning": "weights", "tune.quantize": "nf4"}, "tune.quantize is 'nf4', which needs tuning 'lora'"),
+        ({"tune.packing": "true"}, "tune.packing is for conversations"),
         ({"tune.tower": "lora"}, "tune.tower is 'lora' and tune.lr_tower None; a trained tower needs a rate"),
         ({"tune.tower": "lora", "tune.lr_tower": "1"}, "tune.tower needs conversations"),
         ({"tune.neftune": "0"}, "tune.neftune is 0"),

@@ -52,6 +52,7 @@ def train(
       tune.batch, .accumulate  samples per step over all devices, and gradient accumulation steps
       tune.average             loss: the mean over all answer tokens, or over micro-batches of tune.micro_batch samples
       tune.lr, .lr_projector   peak learning rates; lr_projector=0 freezes the projector
+      tune.packing             true: samples of a pass in one row without padding
       tune.quantize            nf4: QLoRA, the frozen layers in 4 bits (extra vrbench[qlora])
       tune.tower, .lr_tower    lora or weights: train the vision tower too, at a rate of its own
       tune.schedule            cosine, linear or constant; warmup is the warm-up's share of the steps

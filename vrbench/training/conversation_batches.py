@@ -73,7 +73,7 @@ def conversation_data(recipe: TrainRecipe, found: ConversationSet, vlm: BaseVLM)
     more = {"longer than data.length": data.too_long, "image refused": len(data.refused)}
     skipped = {**found.skipped, **{reason: number for reason, number in more.items() if number}}
     return TrainingData(
-        data, data.collate, answer_loss, order, settings.length,
+        data, data.packed if tune.packing else data.collate, answer_loss, order, settings.length,
         measure=lambda: {"samples": len(data), "of": found.total, "left_out": skipped}, workers=workers,
         has_unused_parameters=not all(sample.shows_images for sample in data.samples),
     )  # fmt: skip
@@ -126,6 +126,12 @@ class EncodedConversations(Dataset[dict[str, Tensor]]):
         """Return a batch; "items" is how many tokens of each sample have a label, "tokens" how many there are."""
         batch = collate(samples)
         return {**batch, "items": count_answer_tokens(batch), "tokens": int(batch["attention_mask"].sum())}
+
+    @staticmethod
+    def packed(samples: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
+        """Return the same as `collate`, with the samples behind each other in one row, without padding."""
+        items = [sum(count_answer_tokens(sample)) for sample in samples]
+        return {**pack(samples), "items": items, "tokens": sum(sample["input_ids"].shape[1] for sample in samples)}
 
     def order(
         self, batch: int, steps: int, seed: int, grouping: str = "modality", micro_batch: int | None = None
@@ -215,6 +221,27 @@ def collate(samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return batch
 
 
+def pack(samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return one row of encoded samples, [1, all tokens], which compute what each would alone.
+
+    Positions begin at 0 in each sample, and there is no attention mask: where positions begin anew, transformers
+    lets no token attend to what is before (as a mask with SDPA, by lengths with FlashAttention).
+
+    Returns:
+        the model's inputs and labels, and "sample" [1, all tokens], the number of each token's sample.
+    """
+    lengths = [sample["input_ids"].shape[1] for sample in samples]
+    batch = collate([{name: value for name, value in sample.items() if name not in PER_TOKEN} for sample in samples])
+    for name in dict.fromkeys(name for sample in samples for name in sample if name in PER_TOKEN):
+        absent = [torch.zeros_like(sample["input_ids"]) for sample in samples]
+        batch[name] = torch.cat([sample.get(name, zero) for sample, zero in zip(samples, absent, strict=True)], dim=1)
+    del batch["attention_mask"]
+    batch["position_ids"] = torch.cat([torch.arange(length) for length in lengths])[None]
+    batch["sample"] = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))[None]
+    batch["labels"] = batch["labels"].masked_fill(batch["position_ids"] == 0, IGNORED)  # nothing before them
+    return batch
+
+
 def _padded(tensor: Tensor, sizes: Sequence[int], fill: int) -> Tensor:
     missing = [size - side for size, side in zip(sizes, tensor.shape[1:], strict=True)]
     return nn.functional.pad(tensor, [end for side in reversed(missing) for end in (0, side)], value=fill)
@@ -231,12 +258,15 @@ def answer_loss(model: Any, batch: Mapping[str, Any]) -> Tensor:
 
 
 def _loss(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
-    inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "weights")}
+    inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "weights", "sample")}
     targets = batch["labels"][:, 1:]
     positions = (targets != IGNORED).any(0).nonzero()[:, 0]
     targets = targets[:, positions]
     labelled = targets != IGNORED
-    weights = batch["weights"][:, None].expand_as(targets)[labelled] if "weights" in batch else None
+    weights = None
+    if "weights" in batch:
+        of_sample = batch["sample"][:, 1:][:, positions] if "sample" in batch else _row_numbers(targets)
+        weights = batch["weights"][of_sample[labelled]]
     inner = unwrap_peft(model)
     if any(getattr(inner.config.get_text_config(), name, None) not in (None, 1) for name in LOGIT_SCALES):
         logits = model(**inputs, use_cache=False, logits_to_keep=positions).logits
@@ -245,6 +275,11 @@ def _loss(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
     with _states_for_logits(head):
         states = model(**inputs, use_cache=False, logits_to_keep=positions).logits
     return token_loss(states[labelled], targets[labelled], head, weights)
+
+
+def _row_numbers(tokens: Tensor) -> Tensor:
+    """Return the number of each token's row, [rows, tokens]."""
+    return torch.arange(len(tokens), device=tokens.device)[:, None].expand_as(tokens)
 
 
 @contextmanager

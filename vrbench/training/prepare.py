@@ -23,7 +23,7 @@ from vrbench.training.conversations import Conversation
 from vrbench.training.dev_evaluation import plan_dev_tasks
 from vrbench.training.estimate import describe, tune_cost
 from vrbench.training.quantization import quantization_errors
-from vrbench.training.recipe import GeneratedScenes, PromptSettings, Style, TrainRecipe
+from vrbench.training.recipe import PACKED_FAMILIES, GeneratedScenes, PromptSettings, Style, TrainRecipe
 
 LLAMA_3_END = "<|end_of_text|>"
 """Ends an answer of Bunny-Llama-3."""
@@ -69,6 +69,8 @@ def prepare(recipe: TrainRecipe, out: Path, must_resume: bool = False) -> Traini
             base = resolve_checkpoint(recipe.base)
             setup = TrainingSetup(base, select_layers(recipe.tune.layers, base.depth))
             errors += quantization_errors(recipe.tune)
+            if recipe.tune.packing and base.family not in PACKED_FAMILIES:
+                errors.append(f"tune.packing is for {', '.join(PACKED_FAMILIES)}; {base.id} is of family {base.family}")
             if recipe.tune.layers_at_a_time > len(setup.layers):
                 are = f"tune.layers = {setup.layers} are {len(setup.layers)} layers"
                 errors.append(f"tune.sampling is {recipe.tune.sampling}; {are}")

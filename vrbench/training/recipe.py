@@ -23,6 +23,10 @@ LAYER_SAMPLING, LISA = "layer-sampling", "lisa"
 """Methods of `tune.sampling`."""
 
 
+PACKED_FAMILIES = ("llava", "llava_next", "llava_onevision", "internvl", "mistral3", "smolvlm", "idefics3")
+"""Families of which several samples can share a row: positions are numbers, and attention is causal everywhere."""
+
+
 class RecipeSection(Record):
     """A part of a recipe."""
 
@@ -174,7 +178,7 @@ class TuneStage(RecipeSection):
     added_later = (
         "tuning", "modules", "sampling", "every", "epochs", "accumulate", "schedule", "weight_decay", "checkpointing",
         "save_every", "beta2", "average", "micro_batch", "rslora", "dora", "neftune", "tower", "lr_tower", "compile",
-        "attention", "quantize",
+        "attention", "quantize", "packing",
     )  # fmt: skip
 
     layers: str = Field(
@@ -208,6 +212,9 @@ class TuneStage(RecipeSection):
     epochs: float | None = Field(default=None, gt=0, description="Passes over the data.")
     batch: int = Field(gt=0, description="Samples (images with their questions) in a step, over all devices.")
     accumulate: int = Field(default=1, gt=0, description="Gradient accumulation: parts that a step is computed in.")
+    packing: bool = Field(
+        default=False, description="Compute the samples of a pass in one row without padding; the result is the same."
+    )
     average: Literal["tokens", "micro-batches"] = Field(
         default="tokens",
         description="The loss of a step: the mean over its answer tokens, or over micro-batches of each one's mean.",

@@ -86,6 +86,8 @@ def _validated(raw: dict[str, Any], where: str) -> TrainRecipe:
         errors.append("prompt.version goes with conversations: data has 'scenes'")
     if recipe.tune is not None and recipe.tune.tower != "none" and isinstance(recipe.data, GeneratedScenes):
         errors.append("tune.tower needs conversations: generated images are encoded once, by the frozen tower")
+    if recipe.tune is not None and recipe.tune.packing and isinstance(recipe.data, GeneratedScenes):
+        errors.append("tune.packing is for conversations; the questions on a generated image share a row anyway")
     if recipe.tower is not None and recipe.eval is not None:
         errors.append("'eval' goes with the section 'tune' only")
     if recipe.tower is not None and not isinstance(recipe.data, GeneratedScenes):
