@@ -77,10 +77,10 @@ def prepare(recipe: TrainRecipe, out: Path, must_resume: bool = False) -> Traini
             errors += attention_errors(recipe.tune.attention)
             if not isinstance(recipe.data, GeneratedScenes):
                 errors += padding_errors(base) if recipe.data.pad_square else []
-                if recipe.data.label_newline and recipe.data.style != "vrbench":
-                    errors.append(f"data.label_newline goes with data.style 'vrbench', not {recipe.data.style!r}")
                 setup = replace(setup, template=training_template(base, recipe.prompt, recipe.data.style))
     dev_tasks = plan_dev_tasks(recipe.eval, recipe.seed, errors) if recipe.eval else ()
+    if not isinstance(recipe.data, GeneratedScenes) and recipe.data.label_newline and recipe.data.style != "vrbench":
+        errors.append(f"data.label_newline goes with data.style 'vrbench', not {recipe.data.style!r}")
     if not isinstance(recipe.data, GeneratedScenes) and not unset:
         with collect_errors(errors):
             conversations = read_conversations(recipe.data)
