@@ -6,8 +6,9 @@ import gc
 import os
 import shutil
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -31,11 +32,26 @@ def pytest_collection_finish() -> None:
     """Leave the libraries that the tests import out of every later collection of garbage: they stay anyway.
 
     transformers writes each config that it reads into a log that is off, which is half of the time of reading a config.
+    The curves of a training are drawn once for each kind of plot.
     """
+    if curves := sys.modules.get("vrbench.training.curves"):
+        curves.draw_curves = _drawn_once(curves.draw_curves)  # type: ignore[attr-defined]
     if read := sys.modules.get("transformers.configuration_utils"):
         read.PreTrainedConfig.__repr__ = object.__repr__  # type: ignore[attr-defined]
     gc.collect()
     gc.freeze()
+
+
+def _drawn_once(draw: Callable[..., bytes]) -> Callable[..., bytes]:
+    drawn: dict[Any, bytes] = {}
+
+    def draw_or_repeat(curves: Mapping[str, Any], scores: Sequence[Any] = ()) -> bytes:
+        kind = (*curves, bool(scores))
+        if kind not in drawn:
+            drawn[kind] = draw(curves, scores)
+        return drawn[kind]
+
+    return draw_or_repeat
 
 
 @pytest.fixture(scope="session")

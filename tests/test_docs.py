@@ -86,6 +86,12 @@ class Call:
     given: dict[str, Any]
 
 
+@lru_cache
+def program() -> Any:
+    """All commands; making them takes longer than reading a line."""
+    return typer.main.get_command(app)
+
+
 def parsed(words: list[str], whole: bool) -> Call | None:
     """A call held to the program's own parser; none where only the name is said.
 
@@ -93,7 +99,7 @@ def parsed(words: list[str], whole: bool) -> Call | None:
         words: behind `vrbench`.
         whole: whether what must be given has to be there.
     """
-    command, name = typer.main.get_command(app), []
+    command, name = program(), []
     shortened = "..." in words
     words = [word for word in words if word != "..."]
     while hasattr(command, "commands"):

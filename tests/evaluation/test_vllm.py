@@ -112,7 +112,13 @@ class TestRun:
     def test_it_is_finished_without_vllm_and_stored_answers_are_used_again(
         self, mock: Any, tiny_llava: Path, data_root: Path, tmp_path: Path
     ) -> None:
-        options: dict[str, Any] = {"backend": "vllm", "dtype": "bfloat16", "data_root": data_root, "batch_size": 3}
+        options: dict[str, Any] = {
+            "backend": "vllm",
+            "dtype": "bfloat16",
+            "data_root": data_root,
+            "batch_size": 3,
+            "limit": 8,
+        }
         first = measure(tiny_llava, tmp_path, "mme", **options)
         assert measure(tiny_llava, tmp_path, "mme", **options) == first
         assert first.path is not None

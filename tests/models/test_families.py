@@ -150,26 +150,34 @@ def test_with_fixed_shapes_answers_are_bitwise_the_same_in_any_batch(
     asked = requests(vlm)
     found = answer(asked)
     assert found[: len(QUESTIONS) + len(TEXTS)] == expected[: len(QUESTIONS) + len(TEXTS)]
-    assert [answer([request])[0] for request in asked] == found
+    some = [*range(len(QUESTIONS) + len(TEXTS)), *range(len(QUESTIONS) + len(TEXTS), len(asked), 4)]
+    assert [answer([asked[n]])[0] for n in some] == [found[n] for n in some]
 
 
-@pytest.mark.parametrize(("batch_size", "read"), [("auto", 2), (2, 4), (1, 6)])
-def test_questions_on_the_same_images_read_them_once(
-    vlm: HFModel, theirs: Any, batch_size: int | str, read: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def on_the_same_images(vlm: HFModel, theirs: Any) -> dict[GenerationRequest, str]:
+    """Three questions on the same image, three on the same two, and transformers' answers."""
     asked = []
     for _, sizes in QUESTIONS[-2:]:
         pictures = tuple(RequestImage(f"{size}", lambda size=size: noise(size)) for size in sizes)
         for number, text in enumerate(("Is it red?", "What?", "Is it a very big and not so red thing?")):
             asked.append(GenerationRequest(vlm.prompt(text, len(sizes)), pictures, 5 + number, ()))
+    return {one: vlm.tokenizer.decode(said(vlm, theirs, one), skip_special_tokens=True) for one in asked}
+
+
+@pytest.mark.parametrize(("batch_size", "read"), [("auto", 2), (2, 4), (1, 6)])
+def test_questions_on_the_same_images_read_them_once(
+    vlm: HFModel, on_the_same_images: dict[GenerationRequest, str], batch_size: int | str, read: int, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     whole: list[str] = []
     encode = HFModel.image_prompt
     monkeypatch.setattr(
         HFModel, "image_prompt", lambda self, prompt, *given: whole.append(prompt) or encode(self, prompt, *given)
     )
     with AnswerStore(tmp_path / "a.sqlite", "c") as store:
-        found = InferenceEngine(vlm, store, batch_size, show_progress=False).answer(asked)
-    assert found == [vlm.tokenizer.decode(said(vlm, theirs, one), skip_special_tokens=True) for one in asked]
+        found = InferenceEngine(vlm, store, batch_size, show_progress=False).answer([*on_the_same_images])
+    assert found == [*on_the_same_images.values()]
     assert len(whole) == (read if vlm.generates_in_slots else 0)
     assert len(set(found)) > 3
 
