@@ -154,7 +154,10 @@ def test_context_and_data_root_are_as_the_pages_say() -> None:
 
 def test_help_of_train_names_keys_of_recipes() -> None:
     known = recipe.TrainRecipe.model_json_schema()
-    sections = {"tune": recipe.TuneStage, "eval": recipe.EvalSettings, "data": tuple(recipe.DATA_SECTIONS.values())}
+    sections = {
+        "tune": recipe.TuneStage, "eval": recipe.EvalSettings, "prompt": recipe.PromptSettings,
+        "data": tuple(recipe.DATA_SECTIONS.values()),
+    }  # fmt: skip
     lines = str(train.__doc__).split("Keys for --set:")[1].split("\n\n")[0].splitlines()
     keys = [key for line in lines if line.strip() for key in re.split(r",\s*| or ", line.strip().split("  ")[0])]
     section = ""
