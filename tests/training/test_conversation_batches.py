@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,9 +16,11 @@ from tests.training.conversation_samples import FAMILY, ONE, SEVERAL, TWO, WORDS
 from vrbench.core.errors import VrbenchError
 from vrbench.pruning.questions import FolderQuestions
 from vrbench.pruning.samples import padded_inputs
+from vrbench.training import packed_attention
 from vrbench.training.conversation_batches import EncodedConversations, answer_loss, grouped_order
 from vrbench.training.conversation_encoder import ConversationEncoder
 from vrbench.training.conversations import Conversation
+from vrbench.training.packed_attention import use_packed_attention
 from vrbench.training.recipe import PACKED_FAMILIES
 
 
@@ -71,9 +74,16 @@ def test_batches_of_a_loader_say_how_many_tokens_carry_loss(workers: int) -> Non
 
 
 @pytest.mark.parametrize("family", PACKED_FAMILIES)
-@pytest.mark.parametrize("weighted", [False, True])
-def test_packed_samples_have_the_loss_and_the_gradients_of_padded_ones(family: str, weighted: bool) -> None:
+@pytest.mark.parametrize(("weighted", "masked"), [(False, False), (True, False), (False, True)])
+def test_packed_samples_have_the_loss_and_the_gradients_of_padded_ones(
+    family: str, weighted: bool, masked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     vlm = loaded(family)
+    monkeypatch.setattr(vlm.language_model.config, "_attn_implementation_internal", "sdpa")
+    if not masked:
+        use_packed_attention(vlm.model, 2048)
+        called = Mock(wraps=packed_attention.scaled_dot_product_attention)
+        monkeypatch.setattr(packed_attention, "scaled_dot_product_attention", called)
     made = EncodedConversations([ONE, WORDS, SEVERAL, TWO], ConversationEncoder(vlm))
     rows = [made[number] for number in range(4)]
     found = []
@@ -91,6 +101,10 @@ def test_packed_samples_have_the_loss_and_the_gradients_of_padded_ones(family: s
     assert (packed_items, packed_tokens) == (items, tokens) and packed_loss == pytest.approx(loss, rel=1e-5)
     assert len(gradients) == len(packed_gradients)
     assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(gradients, packed_gradients, strict=True))
+    has_window = family == "mistral3"  # of 16 tokens: transformers' mask is kept
+    assert masked or called.call_count == (0 if has_window else 4 * vlm.depth)
+    with torch.no_grad():  # the lengths do not matter where the model is evaluated
+        assert float(answer_loss(vlm.model, {**batch, "lengths": [1]})) == pytest.approx(packed_loss, rel=1e-5)
 
 
 def test_the_samples_of_a_step_are_of_one_kind_and_like_lengths() -> None:

@@ -20,6 +20,7 @@ from vrbench.models.processors import UnsupportedImageError
 from vrbench.training.conversation_encoder import PER_TOKEN, ConversationEncoder
 from vrbench.training.conversation_sets import ConversationSet, select_share
 from vrbench.training.conversations import Conversation
+from vrbench.training.packed_attention import set_lengths
 from vrbench.training.recipe import GeneratedScenes, TrainRecipe
 from vrbench.training.token_loss import summed_cross_entropy, token_loss
 from vrbench.training.trainable import unwrap_peft
@@ -131,7 +132,8 @@ class EncodedConversations(Dataset[dict[str, Tensor]]):
     def packed(samples: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
         """Return the same as `collate`, with the samples behind each other in one row, without padding."""
         items = [sum(count_answer_tokens(sample)) for sample in samples]
-        return {**pack(samples), "items": items, "tokens": sum(sample["input_ids"].shape[1] for sample in samples)}
+        lengths = [sample["input_ids"].shape[1] for sample in samples]
+        return {**pack(samples), "items": items, "tokens": sum(lengths), "lengths": lengths}
 
     def order(
         self, batch: int, steps: int, seed: int, grouping: str = "modality", micro_batch: int | None = None
@@ -225,7 +227,8 @@ def pack(samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Return one row of encoded samples, [1, all tokens], which compute what each would alone.
 
     Positions begin at 0 in each sample, and there is no attention mask: where positions begin anew, transformers
-    lets no token attend to what is before (as a mask with SDPA, by lengths with FlashAttention).
+    lets no token attend to what is before (by a mask with SDPA, unless `use_packed_attention` was called; by lengths
+    with FlashAttention).
 
     Returns:
         the model's inputs and labels, and "sample" [1, all tokens], the number of each token's sample.
@@ -254,6 +257,7 @@ def answer_loss(model: Any, batch: Mapping[str, Any]) -> Tensor:
     would be most of a step's memory.
     """
     tensors = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+    set_lengths(batch.get("lengths", ()))
     return torch.stack([_loss(model, part) for part in split_batch(tensors)]).sum()
 
 

@@ -37,6 +37,7 @@ from vrbench.training.curves import NO_REPORTS, Reporting
 from vrbench.training.dev_evaluation import DevScores, dev_scores
 from vrbench.training.estimate import batch_flops, tune_cost
 from vrbench.training.monitor import BatchFlops
+from vrbench.training.packed_attention import use_packed_attention
 from vrbench.training.packing import EncodedImages, PackedLlava
 from vrbench.training.pocket_images import easy_vqa_images, generated_images
 from vrbench.training.prepare import TrainingSetup
@@ -202,6 +203,9 @@ def tune(
     validate_trainable(model, layers, settings)
     if settings.attention != "auto":
         components.decoder(unwrap_peft(model)).set_attn_implementation(settings.attention)
+    if settings.packing:
+        assert not isinstance(recipe.data, GeneratedScenes)  # as the recipe was validated
+        use_packed_attention(unwrap_peft(model), recipe.data.length)
     if settings.sampling is not None:
         parameters = layer_parameters(model, layers, settings)
         sampling = LayerSampling(parameters, layers, settings.layers_at_a_time, settings.every, recipe.seed)
