@@ -19,7 +19,7 @@ from vrbench.models import components
 from vrbench.models.load import load_model, load_vlm
 from vrbench.models.overlay import remove_layers
 from vrbench.models.resolve import resolve_checkpoint
-from vrbench.pruning import export
+from vrbench.pruning import export, hidden_states
 from vrbench.pruning.hidden_states import block_distances
 from vrbench.pruning.prune import prune
 from vrbench.pruning.questions import DevQuestions
@@ -228,12 +228,18 @@ def test_a_block_is_the_one_that_turns_least(tiny_llava: Path, tmp_path: Path) -
     assert [float(value) for value in told.split(", ")] == pytest.approx(distances, abs=1e-4)
 
 
-def test_no_block_of_pruneme_begins_with_the_first_layer(tiny_llava: Path, tmp_path: Path) -> None:
-    values = {"by": "angular-block-pruneme", "turns": 2, "remove": 3}
-    found = resolve_checkpoint(str(prune(recipe(tiny_llava, **values), tmp_path / "out", "cpu")))
-    assert (found.removed[0].indices, found.lineage[0].steps[0].method) == ((1, 2, 3), "angular-block-pruneme")
-    named = make_recipe(makes="x", base="y", remove=1, block=True, by="angular-block-pruneme")
-    assert named.by == "angular-block-pruneme"
+@pytest.mark.parametrize(("by", "removed"), [("angular-block", (0, 1)), ("angular-block-pruneme", (2, 3))])
+def test_no_block_of_pruneme_begins_with_the_first_layer(
+    by: str, removed: tuple[int, ...], tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def distances(samples: Samples, longest: int, final_norm: bool) -> list[list[float]]:
+        assert longest == 2 and final_norm == (by == "angular-block-pruneme")
+        return [[], [0.1, 0.3, 0.2]]
+
+    monkeypatch.setattr(hidden_states, "block_distances", distances)
+    found = resolve_checkpoint(str(prune(recipe(tiny_llava, by=by, remove=2), tmp_path / "out", "cpu")))
+    assert (found.removed[0].indices, found.lineage[0].steps[0].method) == (removed, by)
+    assert make_recipe(makes="x", base="y", remove=1, block=True, by=by).by == by
 
 
 def test_a_block_keeps_out_of_the_region(tiny_llava: Path, tmp_path: Path) -> None:
