@@ -54,7 +54,8 @@ def compiled_layers(
         backend: of torch.compile.
     """
     layers = components.decoder_layers(unwrap_peft(model))
-    with torch._dynamo.config.patch(recompile_limit=VARIANTS):
+    # DDP sends a layer's gradients as soon as its backward pass is over: its code need not be split for that
+    with torch._dynamo.config.patch(recompile_limit=VARIANTS, optimize_ddp=False):
         try:
             for layer in layers:
                 compiled = torch.compile(layer.forward, backend=backend, dynamic=not fixed_shapes)
