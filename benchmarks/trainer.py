@@ -97,7 +97,7 @@ def settings(quick: bool) -> Iterator[Setting]:
     """All settings, the most important ones first."""
     large = ProfileOptions(batch=2, tokens=24, image_tokens=16) if quick else ProfileOptions()
     small = large if quick else ProfileOptions(batch=64, tokens=192, image_tokens=64)
-    few, many = (Blocks(2, 3, 2),) * 2 if quick else (Blocks(3, 6, 3), Blocks(20, 6, 50))
+    few, many = (Blocks(2, 3, 2),) * 2 if quick else (Blocks(3, 5, 3), Blocks(20, 5, 40))
     names = (TINY, TINY) if quick else (SEVEN, POCKET)
     regions = ("0,2", "1") if quick else ("sparse-uniform:8", "sparse-uniform:8")
     usual = ("trainer", "plain", "0.2.0")
