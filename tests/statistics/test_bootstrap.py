@@ -142,7 +142,7 @@ def test_draws_of_several_candidates_are_those_of_each_alone(many: int, monkeypa
     halves = np.where(np.arange(300) % 2, base, 0.0)
     pairs = [paired(list(base), list(ours)) for ours in (rng.uniform(size=300), halves, base)]
     pairs += [paired(list(halves), list(halves)), paired([1.0, 0.0] * 150, [1.0] * 300)]
-    pairs.append(paired(list(base[:200]), list(halves[:200])))
+    pairs += [paired(list(base[:n]), list(halves[:n])) for n in (200, 60)]
     for together, pair in zip(bootstrap.draw_all(pairs, [0, 7]), pairs, strict=True):
         assert np.stack([together.baseline, together.candidate]) == pytest.approx(drawn_alone(pair, [0, 7]), rel=1e-12)
         assert together.clusters == len(pair.baseline)

@@ -41,6 +41,9 @@ MANY_ROWS = 5_000
 """Above this many rows, those that are drawn one by one stay in the order of the clusters, and several tables are
 summed together; above this many changed clusters eight signs are one random byte. Draws are others, and much faster."""
 
+SHORT = 100
+"""Up to this many rows, a draw is counted together with others."""
+
 Interval = tuple[float, float]
 
 DistinctRows = tuple[Array, NDArray[np.int64]]
@@ -122,9 +125,18 @@ def _draw_one_by_one(total: int, draws: int, rng: np.random.Generator) -> Iterat
         following = pool.submit(_picks, total, blocks[0], rng)
         for block, after in zip(blocks, [*blocks[1:], 0], strict=True):
             picks, following = following.result(), pool.submit(_picks, total, after, rng)
-            for row, of in zip(drawn, picks, strict=False):
-                row[:] = np.bincount(of, minlength=total)
+            _count(picks, total, drawn)
             yield drawn[:block]
+
+
+def _count(picks: NDArray[np.uint32], total: int, drawn: Array) -> None:
+    """Write how often each row is picked in each draw, [draws, total]; many short draws are counted in one call."""
+    if total <= SHORT:
+        first = total * np.arange(len(picks))[:, None]
+        drawn[: len(picks)] = np.bincount((picks + first).ravel(), minlength=picks.size).reshape(picks.shape)
+        return
+    for row, of in zip(drawn, picks, strict=False):
+        row[:] = np.bincount(of, minlength=total)
 
 
 def _picks(total: int, draws: int, rng: np.random.Generator) -> NDArray[np.uint32]:

@@ -38,7 +38,7 @@ from vrbench.training.recipe import ATTENTION, TuneStage
 LAST_LINEARS = ("down_proj", "fc2")
 OUTPUT_LINEARS = ("o_proj", "out_proj", "dense")
 NF4 = 0.516  # bytes of a weight in 4 bits, with its share of 8-bit scales of 64 and their own of 256
-MASTER, MOMENTS = 4, 8  # bytes of a float32 master or its gradient, and of AdamW's two moments
+MASTER = 4  # bytes of a float32 master or its gradient
 
 
 @dataclass(frozen=True)
