@@ -373,7 +373,8 @@ def plot(found: Mapping[str, Series], runs: Mapping[str, Series], path: Path) ->
                 axes.plot(*zip(*points, strict=True), marker="o", label=label)
         axes.set(title=title, xlabel=over, xscale="log", yscale="log")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="x-small")
+        if axes.lines:
+            axes.legend(fontsize="x-small")
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,11 +95,13 @@ def test_many_rows_are_summed_ratio_by_ratio(monkeypatch: pytest.MonkeyPatch) ->
     runs = [changed_groups(samples(rng.uniform(size=400), 3), groups) for _ in range(4)]
     counts = [METRICS["macro"].statistics(rows) for rows in runs]
     pairs = [bootstrap.PairedCounts(METRICS["macro"], counts[0], of, 400) for of in counts[1:]]
-    tables = [bootstrap._with_unseen(pair, {}) for pair in pairs]
+    numbered: dict[int, Any] = {}
+    tables = [bootstrap._with_unseen(pair, numbered) for pair in pairs]
+    assert len({id(base) for (base, _), _ in tables}) == 1
     drawn = rng.integers(0, 4, (5, len(counts[0]) + 2)).astype(float)
-    for sums, (rows, _) in zip(bootstrap._sums_by_ratio(tables)(drawn), tables, strict=True):
-        assert sums == pytest.approx(drawn @ rows)
-    parts = list(bootstrap._parts_of([rows for rows, _ in tables]))
+    for sums, (sides, _) in zip(bootstrap._sums_by_ratio(tables)(drawn), tables, strict=True):
+        assert sums == pytest.approx(drawn @ np.concatenate(sides, axis=1))
+    parts = bootstrap._parts_of([tables[0][0][0], *(candidate for (_, candidate), _ in tables)])
     assert sum(values.size for _, _, values, _ in parts) <= (400 + 2 * 8) * (len(runs) + 1)  # scores and weights
 
 
@@ -121,7 +124,8 @@ def drawn_alone(pair: bootstrap.PairedCounts, seed: list[int]) -> np.ndarray:
     rows, counts = np.unique(table, axis=0, return_counts=True)
     if len(table) > bootstrap.MANY_ROWS:  # the same rows in another order
         expected = np.repeat(rows, counts, axis=0)
-        rows, counts = bootstrap._with_unseen(pair, {})
+        sides, counts = bootstrap._with_unseen(pair, {})
+        rows = np.concatenate(sides, axis=1)
         assert sorted(np.repeat(rows, counts, axis=0).tolist()) == expected.tolist()
     rng, total = np.random.default_rng(seed), len(table)
     if 20 * len(rows) < total:

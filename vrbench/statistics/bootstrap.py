@@ -49,6 +49,9 @@ Interval = tuple[float, float]
 DistinctRows = tuple[Array, NDArray[np.int64]]
 """The distinct rows of a table, and how often each is there."""
 
+Sides = tuple[list[Array], NDArray[np.int64]]
+"""The same of tables side by side, [rows, ratios x 2] each."""
+
 
 @dataclass(frozen=True)
 class PairedCounts:
@@ -89,25 +92,27 @@ class BootstrapDraws:
 
 def resample(table: Array, draws: int, rng: np.random.Generator) -> Array:
     """Return sums over rows drawn with replacement: [rows, ...] -> [draws, ...]; equal rows are drawn together."""
-    sums = _resample_all([distinct_rows(table.reshape(len(table), -1))], draws, [rng])[0]
+    rows, counts = distinct_rows(table.reshape(len(table), -1))
+    sums = _resample_all([([rows], counts)], draws, [rng])[0]
     return sums.reshape(draws, *table.shape[1:])
 
 
-def _resample_all(tables: Sequence[DistinctRows], draws: int, rngs: Sequence[np.random.Generator]) -> list[Array]:
+def _resample_all(tables: Sequence[Sides], draws: int, rngs: Sequence[np.random.Generator]) -> list[Array]:
     """Return `resample` of each table, [draws, columns], with its generator; all must be in the same state.
 
     Where rows are drawn one by one, which takes longer than everything else, they are drawn once for all tables of the
-    same length.
+    same shape.
     """
     sums: dict[int, Array] = {}
-    one_by_one: dict[int, list[int]] = {}
-    for i, (rows, counts) in enumerate(tables):
+    one_by_one: dict[tuple[int, int], list[int]] = {}
+    for i, (sides, counts) in enumerate(tables):
         total = int(counts.sum())
         if _is_multinomial(counts):
+            rows = np.concatenate(sides, axis=1)
             sums[i] = np.concatenate([draw_counts(counts, n, rngs[i]) @ rows for n in _blocks(total, draws)])
         else:
-            one_by_one.setdefault(total, []).append(i)
-    for total, of in one_by_one.items():
+            one_by_one.setdefault((total, sides[0].shape[1]), []).append(i)
+    for (total, _), of in one_by_one.items():
         sums_of = _sums_of([tables[i] for i in of], total)
         parts = [sums_of(drawn) for drawn in _draw_one_by_one(total, draws, rngs[of[0]])]
         sums |= {i: np.concatenate(blocks) for i, blocks in zip(of, zip(*parts, strict=True), strict=True)}
@@ -143,45 +148,51 @@ def _picks(total: int, draws: int, rng: np.random.Generator) -> NDArray[np.uint3
     return rng.integers(total, size=(draws, total), dtype=np.uint32)
 
 
-def _sums_of(tables: Sequence[DistinctRows], total: int) -> Callable[[Array], list[Array]]:
+def _sums_of(tables: Sequence[Sides], total: int) -> Callable[[Array], list[Array]]:
     """Return what sums the rows of each table: how often each is drawn, [draws, total] -> [draws, columns] each."""
     if total > MANY_ROWS:
         return _sums_by_ratio(tables)
     firsts = [np.cumsum(counts) - counts for _, counts in tables]
+    rows = [np.concatenate(sides, axis=1) for sides, _ in tables]
     return lambda drawn: [
-        (drawn if len(rows) == total else np.add.reduceat(drawn, first, axis=1)) @ rows
-        for first, (rows, _) in zip(firsts, tables, strict=True)
+        (drawn if len(of) == total else np.add.reduceat(drawn, first, axis=1)) @ of
+        for first, of in zip(firsts, rows, strict=True)
     ]
 
 
-def _sums_by_ratio(tables: Sequence[DistinctRows]) -> Callable[[Array], list[Array]]:
-    whole = [rows if len(rows) == counts.sum() else np.repeat(rows, counts, axis=0) for rows, counts in tables]
-    ends, parts = np.cumsum([table.shape[1] for table in whole]), list(_parts_of(whole))
+def _sums_by_ratio(tables: Sequence[Sides]) -> Callable[[Array], list[Array]]:
+    whole = [_one_by_one(sides, counts) for sides, counts in tables]
+    distinct = {id(side): side for sides in whole for side in sides}  # the baseline is a side of every table
+    place_of, width = {name: i for i, name in enumerate(distinct)}, whole[0][0].shape[1]
+    parts = list(_parts_of(list(distinct.values())))
 
     def sums_of(drawn: Array) -> list[Array]:
-        sums = np.empty((len(drawn), ends[-1]))
-        for columns, used, values, place in parts:
+        sums = np.empty((len(drawn), len(distinct), width))
+        for first, used, values, place in parts:
             of_rows = drawn if len(used) == drawn.shape[1] else drawn.take(used, axis=1)
-            sums[:, columns] = (of_rows @ values)[:, place]
-        return np.split(sums, ends[:-1], axis=1)
+            of_sides = (of_rows @ values)[:, place].reshape(len(drawn), len(distinct), -1)
+            sums[:, :, first : first + 2] = of_sides
+        return [sums[:, [place_of[id(side)] for side in sides]].reshape(len(drawn), -1) for sides in whole]
 
     return sums_of
 
 
-def _parts_of(tables: Sequence[Array]) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int64], Array, list[int]]]:
-    """Yield, for each ratio of tables [rows, 2 runs x ratios x 2], what its sums are made of.
+def _one_by_one(sides: list[Array], counts: NDArray[np.int64]) -> list[Array]:
+    return sides if (counts == 1).all() else [np.repeat(side, counts, axis=0) for side in sides]
 
-    These are its columns among those of all tables; the rows that have it, [used]; their distinct columns, [used,
-    distinct], since tables have in common what the baseline scores and weights; and the place of each column in them.
+
+def _parts_of(sides: Sequence[Array]) -> Iterator[tuple[int, NDArray[np.int64], Array, list[int]]]:
+    """Yield, for each ratio of tables [rows, ratios x 2], what its sums are made of.
+
+    These are its first column; the rows that have it, [used]; the distinct columns of all tables there, [used,
+    distinct], since they have weights in common; and the place of each column in these.
     """
-    ratios = max(1, min(table.shape[1] for table in tables) // 4)
-    of_column = [np.arange(table.shape[1]) // 2 % ratios for table in tables]
-    for ratio in range(ratios):
-        values = np.concatenate([t[:, of == ratio] for t, of in zip(tables, of_column, strict=True)], axis=1)
+    for first in range(0, sides[0].shape[1], 2):
+        values = np.concatenate([side[:, first : first + 2] for side in sides], axis=1)
         used = np.flatnonzero(values.any(1))
         values, index = values[used], dict[bytes, int]()
         place = [index.setdefault(column.tobytes(), len(index)) for column in values.T]
-        yield np.concatenate(of_column) == ratio, used, values[:, [place.index(i) for i in range(len(index))]], place
+        yield first, used, values[:, [place.index(i) for i in range(len(index))]], place
 
 
 def _blocks(total: int, draws: int, numbers: int = 4_000_000) -> Iterator[int]:
@@ -263,8 +274,8 @@ def draw_all(pairs: Sequence[PairedCounts], seed: Sequence[int] | int, draws: in
     return drawn
 
 
-def _with_unseen(pair: PairedCounts, numbered: dict[int, tuple[Array, NDArray[np.int64]]]) -> DistinctRows:
-    """Return what is drawn from, [rows, 2 runs x ratios x 2]: the clusters; of a percentage two more rows.
+def _with_unseen(pair: PairedCounts, numbered: dict[int, tuple[Array, NDArray[np.int64]]]) -> Sides:
+    """Return what is drawn from, of both runs [rows, ratios x 2]: the clusters; of a percentage two more rows.
 
     Args:
         numbered: distinct rows of baselines, by the identity of their counts; those of this pair are added.
@@ -275,8 +286,7 @@ def _with_unseen(pair: PairedCounts, numbered: dict[int, tuple[Array, NDArray[np
     base, base_number = numbered[id(pair.baseline)]
     candidate, number = _number_rows(_flat(pair.candidate, unseen[::-1]), only_if_few=True)
     both, counts = np.unique(base_number * len(candidate) + number, return_counts=True)
-    sides = _rows_at(base, both // len(candidate)), _rows_at(candidate, both % len(candidate))
-    return np.concatenate(sides, axis=1), counts
+    return [_rows_at(base, both // len(candidate)), _rows_at(candidate, both % len(candidate))], counts
 
 
 def _rows_at(rows: Array, places: NDArray[np.int64]) -> Array:
