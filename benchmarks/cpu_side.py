@@ -1,16 +1,17 @@
-"""Measure what a run costs on the CPU besides the model: from the command to scores, answers being constants.
+"""Measure what a run costs on the CPU besides the model: from the command to scores, passes giving constants.
 
-    python benchmarks/cpu_side.py --data-root DATA [--work mmlu:570,mmlu:all,mme:all] [--rounds 3]
+    python -m benchmarks.cpu_side --data-root DATA [--work mmlu:570,mmlu:all,mme:all] [--rounds 3]
 
 Each measurement is a process of its own. Its stages, in CPU time (all threads) of an item:
 - plan: tasks, data, digests, and the validation of every item; without "start", below;
 - build: the harness's requests, their tokens and the digests of prompts and images;
-- key: truncation to the context, and the keys of stored answers;
+- engine: keys, packing into rows and passes as in 16 bits, the answer store; without what passes compute;
 - score: the harness's filters, scores and aggregates;
 - result: intervals, warnings, and samples as text.
 What does not depend on the items is given in seconds: "start" is the import of the harness and of transformers, and
-the validation of the checkpoint's files; "first batch" is everything from the start of the process to the first answer
-that the model would compute, except loading the weights. Writes benchmarks/results/cpu_side.md.
+the validation of the checkpoint's files; "first batch" is everything from the start of the process to the first pass,
+except loading the weights. Python's bytecode is cached, as it is once a package has been used. Writes
+benchmarks/results/cpu_side.md.
 """
 
 from __future__ import annotations
@@ -23,47 +24,44 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from benchmarks import report_header
+from vrbench.models.memory_budget import GPU_TOKENS
 
-STAGES = ("plan", "build", "key", "score", "result")
+STAGES = ("plan", "build", "engine", "score", "result")
 REPORT = Path(__file__).parent / "results" / "cpu_side.md"
 
 
-class ConstantAnswers:
-    """Stands for the inference engine: does what it does with requests, but for the model's passes.
+class ConstantPasses:
+    """Stands for the model's passes in an `InferenceEngine`.
 
     Attributes:
         stages: name -> CPU seconds; "first batch" is since the start of the process.
     """
 
-    def __init__(self, vlm: Any, stages: dict[str, float]) -> None:
-        from vrbench.evaluation.requests import answer_conditions
+    def __init__(self, stages: dict[str, float]) -> None:
+        self._stages = stages
 
-        self.vlm, self.stages, self.truncated = vlm, stages, Counter[Any]()
-        self._conditions = answer_conditions(vlm)
+    def log_likelihoods(self, vlm: Any, rows: Sequence[Any], targets: Mapping[int, Any]) -> Any:
+        """Stand for `LogLikelihoods`."""
+        self._note()
+        return SimpleNamespace(result=lambda: {number: (-1.0 - number, False) for number in targets})
 
-    def answer(self, requests: Sequence[Any], title: str = "") -> list[Any]:
-        """Return a response to each request: its length as a log-likelihood, or a text."""
-        from vrbench.evaluation.requests import LogLikelihoodRequest, truncate_request
+    def generator(self, vlm: Any, prompts: Any, stops: Mapping[int, Any], budget: Any) -> Iterator[dict[int, str]]:
+        """Stand for `AnswerGenerator`."""
+        while prompts.next_slots:
+            batch = prompts.take(len(prompts.lengths), budget)
+            self._note()
+            yield dict.fromkeys(batch.prompts, "Yes")
 
-        self.stages["build"] += time.process_time()
-        with _timed(self.stages, "key"):
-            keys = [truncate_request(self.vlm, request)[0].key(self._conditions) for request in requests]
-            assert len(set(keys)) > len(keys) // 2
-        self.stages["first batch"] = time.process_time() - self.stages.pop("weights")
-        answers = [
-            (-float(int(key[:6], 16)), False) if isinstance(request, LogLikelihoodRequest) else "Yes"
-            for request, key in zip(requests, keys, strict=True)
-        ]
-        self.stages["score"] -= time.process_time()
-        return answers
+    def _note(self) -> None:
+        self._stages.setdefault("first batch", time.process_time() - self._stages["weights"])
 
 
 @contextmanager
@@ -77,8 +75,10 @@ def measure(ckpt: str, task: str, items: int | None, data_root: Path, out: Path)
     """Return stage -> CPU seconds of one run in this process, with the number of its items."""
     stages = dict.fromkeys((*STAGES, "weights"), 0.0)
     from vrbench.core.run_storage import samples_to_jsonl
-    from vrbench.evaluation import run_plan, task_result
+    from vrbench.evaluation import packed_backend, run_plan, task_result
+    from vrbench.evaluation.answer_store import AnswerStore
     from vrbench.evaluation.built_task import adapter_of
+    from vrbench.evaluation.engine import InferenceEngine
     from vrbench.evaluation.evaluate import evaluate_task
     from vrbench.evaluation.run_config import RunConfig
     from vrbench.tasks import registry
@@ -95,14 +95,30 @@ def measure(ckpt: str, task: str, items: int | None, data_root: Path, out: Path)
     with _timed(stages, "plan"):
         planned = run_plan.plan([ckpt], task, RunConfig(limit=items, data_root=data_root, device="cpu", out=out))
     stages["plan"] -= stages["start"] - before
+    from vrbench.models import generation
     from vrbench.models.load import load_vlm
 
     with _timed(stages, "weights"):
-        vlm = load_vlm(planned.checkpoints[0], "cpu", "float32")
-    ((one,), engine) = planned.tasks, ConstantAnswers(vlm, stages)
-    stages["build"] -= time.process_time()
-    scores = evaluate_task(one.spec, one.subtasks, engine)  # type: ignore[arg-type]
-    stages["score"] += time.process_time()
+        vlm = load_vlm(planned.checkpoints[0], "cpu", "bfloat16")
+    passes, (one,) = ConstantPasses(stages), planned.tasks
+    packed_backend.LogLikelihoods = passes.log_likelihoods  # type: ignore[misc, assignment]
+    generation.AnswerGenerator = passes.generator  # type: ignore[misc, assignment]
+    with AnswerStore(out / "answers.sqlite", "cpu side") as store:
+        engine = InferenceEngine(vlm, store, show_progress=False)
+        engine._budget.pass_tokens = GPU_TOKENS
+        answer = engine.answer
+
+        def answer_timed(*arguments: Any) -> Any:
+            stages["build"] += time.process_time()
+            with _timed(stages, "engine"):
+                answers = answer(*arguments)
+            stages["score"] -= time.process_time()
+            return answers
+
+        vars(engine)["answer"] = answer_timed
+        stages["build"] -= time.process_time()
+        scores = evaluate_task(one.spec, one.subtasks, engine)
+        stages["score"] += time.process_time()
     with _timed(stages, "result"):
         task_result.score_fields(one, scores, seed=0)
         task_result.answer_fields(one.spec.scorer, scores.samples, engine.truncated, vlm.context_length)
@@ -125,14 +141,18 @@ def main() -> None:
             limit = None if items == "all" else int(items)
             print(json.dumps(measure(given.ckpt, task, limit, given.data_root, Path(out))))
         return
+    cached = tempfile.TemporaryDirectory()
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment |= {"PYTHONPYCACHEPREFIX": cached.name}
     lines = []
     for work in given.work.split(","):
         command = [sys.executable, "-m", "benchmarks.cpu_side", "--one", "--work", work, "--ckpt", given.ckpt]
         command += ["--data-root", str(given.data_root)]
-        rounds = [
-            json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-            for _ in range(given.rounds)
+        done = [
+            subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
+            for _ in range(given.rounds + 1)
         ]
+        rounds = [json.loads(printed.splitlines()[-1]) for printed in done[1:]]  # the first compiles
         median = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
         n = int(median["items"])
         each = [1000 * median[stage] / n for stage in STAGES]

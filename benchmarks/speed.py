@@ -25,8 +25,9 @@ peak of allocated memory stands beside the plan: weights, keys and values of ans
 With --vllm also vLLM by itself and as vrbench's backend, on text, mmlu and mme, in processes of their own
 (benchmarks/speed_vllm.py), after all else.
 
-With --quick it is little work on pocket/region, or on small models of Qwen's families, and with --data-root also real
-tasks, from their rows to their scores, beside lm-eval's own evaluator and `HFLM` over the same rows.
+With --quick it is little work on pocket/region, or on small models of Qwen's families, and tasks of the pocket demo (or
+`--tasks`), from their rows to their scores, beside lm-eval's own evaluator and `HFLM`, or lmms-eval's `llava_hf`, over
+the same rows; "demo" is their sum. On a CPU seconds are CPU time of all threads, which other processes change little.
 
 Writes benchmarks/results/speed.md, or speed-cpu.md with --quick.
 """
@@ -46,7 +47,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +110,14 @@ class Line:
 class Measured:
     """A model with its ways of answering."""
 
-    def __init__(self, name: str, device: str, dtype: str) -> None:
+    def __init__(self, name: str, device: str, dtype: str, endless: bool = True) -> None:
         from vrbench.models.load import load_vlm
         from vrbench.models.resolve import resolve_checkpoint
 
         self.vlm: Any = load_vlm(resolve_checkpoint(name), device, dtype)
-        vars(self.vlm)["stop_token_ids"] = frozenset()  # so that every answer has its maximum length
-        self.vlm.model.generation_config.eos_token_id = None  # with `generate` too
+        if endless:  # every answer has its maximum length
+            vars(self.vlm)["stop_token_ids"] = frozenset()
+            self.vlm.model.generation_config.eos_token_id = None  # with `generate` too
         self.model, self.tokenizer, self.device = self.vlm.model, self.vlm.tokenizer, self.vlm.device
         self.answered: list[Any] = []
         self.weights = torch.cuda.memory_allocated() if self.device.type == "cuda" else 0
@@ -147,12 +148,13 @@ class Measured:
         return f"peak {peak / 2**30:.1f} GiB, {peak / planned:.2f} of the {planned / 2**30:.1f} planned"
 
     def timed(self, action: Callable[[], Any]) -> float:
-        """Wall time of an action and of all that it started on the GPU."""
+        """Wall time of an action and of all that it started on the GPU; on a CPU the CPU time of all threads."""
+        clock = time.perf_counter if self.device.type == "cuda" else time.process_time
         self.wait()
-        start = time.perf_counter()
+        start = clock()
         action()
         self.wait()
-        return time.perf_counter() - start
+        return clock() - start
 
     def wait(self) -> None:
         if self.device.type == "cuda":
@@ -226,20 +228,27 @@ class Measured:
         return found
 
 
-def real_tasks(measured: Measured, names: str, data_root: Path, items: int) -> Iterator[Line]:
-    """Text tasks from rows to scores, with lm-eval's evaluator beside."""
-    import contextlib
+def demo(measured: Measured, names: str, data_root: Path | None, items: int) -> Iterator[Line]:
+    """Tasks from rows to scores, and the sums over all of them."""
+    lines: list[Line] = []
+    for line in real_tasks(measured, names, data_root, items):
+        lines.append(line)
+        yield line
+    peers = [line.way for line in lines if line.way not in WAYS]
+    for name, ways in {**{way: [way] for way in WAYS}, " and ".join(dict.fromkeys(peers)): peers}.items():
+        of_ways = [line for line in lines if line.way in ways]
+        amount, seconds = sum(line.amount for line in of_ways), sum(line.seconds for line in of_ways)
+        yield Line("demo", name, amount, "items", seconds)
 
-    from lm_eval.evaluator import evaluate
-    from lm_eval.models.huggingface import HFLM
 
+def real_tasks(measured: Measured, names: str, data_root: Path | None, items: int) -> Iterator[Line]:
+    """Tasks from rows to scores, with lm-eval's evaluator and `HFLM`, or lmms-eval's `llava_hf`, beside."""
     from vrbench.data import loading
     from vrbench.data.locate import locate
     from vrbench.evaluation.answer_store import AnswerStore
-    from vrbench.evaluation.built_task import harness_config, select_items
+    from vrbench.evaluation.built_task import select_items
     from vrbench.evaluation.engine import InferenceEngine
     from vrbench.evaluation.evaluate import evaluate_task
-    from vrbench.evaluation.lm_eval_adapter import LmEvalTask
     from vrbench.tasks import registry
 
     for spec in registry.select(names, registry.load()):
@@ -250,12 +259,49 @@ def real_tasks(measured: Measured, names: str, data_root: Path, items: int) -> I
                 engine = InferenceEngine(measured.vlm, store, show_progress=False)
                 seconds = measured.timed(partial(evaluate_task, spec, parts, engine))
             yield Line(spec.id, way, count, "items", seconds)
-        with measured.as_transformers_has_it():
-            model = HFLM(pretrained=measured.model, tokenizer=measured.tokenizer, batch_size=16)
-            tasks = {p.config: LmEvalTask(harness_config(spec, p.config), p.rows, spec.fewshot) for p in parts}
-            with contextlib.redirect_stderr(io.StringIO()):
-                seconds = measured.timed(partial(evaluate, model, tasks, bootstrap_iters=0))
-        yield Line(spec.id, "lm-eval HFLM", count, "items", seconds, "batch 16, lm-eval's evaluator")
+        if spec.harness == "lm-eval":
+            seconds = _lm_eval_seconds(measured, spec, parts)
+            yield Line(spec.id, "lm-eval HFLM", count, "items", seconds, "batch 16, lm-eval's evaluator")
+        else:
+            seconds = _lmms_eval_seconds(measured, spec, parts)
+            yield Line(spec.id, "lmms-eval llava_hf", count, "items", seconds, "batch 1, as it requires")
+
+
+def _lm_eval_seconds(measured: Measured, spec: Any, parts: Sequence[Any]) -> float:
+    import contextlib
+
+    from lm_eval.evaluator import evaluate
+    from lm_eval.models.huggingface import HFLM
+
+    from vrbench.evaluation.built_task import harness_config
+    from vrbench.evaluation.lm_eval_adapter import LmEvalTask
+
+    with measured.as_transformers_has_it(), contextlib.redirect_stderr(io.StringIO()):
+        model = HFLM(pretrained=measured.model, tokenizer=measured.tokenizer, batch_size=16)
+        tasks = {p.config: LmEvalTask(harness_config(spec, p.config), p.rows, spec.fewshot) for p in parts}
+        return measured.timed(partial(evaluate, model, tasks, bootstrap_iters=0))
+
+
+def _lmms_eval_seconds(measured: Measured, spec: Any, parts: Sequence[Any]) -> float:
+    """Without scores: lmms-eval's evaluator has no way to take a model's task over rows in memory."""
+    from lmms_eval.models.simple.llava_hf import LlavaHf
+
+    from benchmarks.llava_hf import exported, theirs
+    from vrbench.evaluation.built_task import harness_config
+    from vrbench.evaluation.lmms_eval_adapter import LmmsEvalTask
+
+    device, dtype = str(measured.device), str(measured.vlm.dtype).removeprefix("torch.")
+    with tempfile.TemporaryDirectory() as folder:
+        plain = exported(measured.vlm, Path(folder))
+        model = LlavaHf(pretrained=str(plain), device=device, dtype=dtype, device_map=device)
+    tasks = [LmmsEvalTask(harness_config(spec, part.config), part.rows, spec.fewshot) for part in parts]
+
+    def answer() -> None:
+        for task in tasks:
+            task.build_all_requests()
+            theirs(model, task)
+
+    return measured.timed(answer)
 
 
 def options(
@@ -364,6 +410,7 @@ WORK: tuple[tuple[tuple[str, ...], Callable[[Measured, Sequence[str], Sizes], It
 """Names of work, and the function that does it, on one model."""
 
 MODELS = ("random/bunny-llama-3-8b", "random/llava-1.5-7b", "random/qwen2.5-vl-7b", "random/qwen3-vl-8b")
+DEMO = "pocket_mme,pocket_mmbench,pocket_seed,pocket_textvqa,pocket_facts,pocket_grammar"
 QUICK_MODELS = ("pocket/region", "pocket/region", "random/tiny-qwen2.5-vl", "random/tiny-qwen3-vl")
 
 
@@ -456,12 +503,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true", help="little work, with the pocket model's size")
-    parser.add_argument("--measure", default=",".join(name for names, _ in WORK for name in names))
+    parser.add_argument("--measure", default=",".join([*(name for names, _ in WORK for name in names), "demo"]))
     parser.add_argument("--dtype", default="", help="bfloat16 on a GPU, float32 on a CPU")
     parser.add_argument("--text-model", default=MODELS[0])
     parser.add_argument("--image-model", default=MODELS[1])
-    parser.add_argument("--data-root", type=Path, help="with --quick: real tasks too")
-    parser.add_argument("--tasks", default="arc_easy,piqa,mmlu", help="those real tasks")
+    parser.add_argument("--tasks", default=DEMO, help="with --quick: tasks from rows to scores; the pocket demo")
+    parser.add_argument("--data-root", type=Path, help="of those tasks, where they are not generated")
     parser.add_argument("--items", type=int, default=32, help="items of each")
     parser.add_argument("--vllm", action="store_true", help="vLLM beside it")
     parser.add_argument("--out", type=Path)
@@ -471,27 +518,26 @@ def main() -> None:
     models = QUICK_MODELS if given.quick else (given.text_model, given.image_model, *MODELS[2:])
     out = given.out or RESULTS / ("speed-cpu.md" if given.quick else "speed.md")
     lines: list[Line] = []
-    for name, (of_kind, do) in zip(models, WORK, strict=True):
-        if not set(of_kind) & set(work):
-            continue
-        measured = Measured(name, given.device, dtype)
-        lines_of = do(measured, work, sizes)
-        if given.quick and given.data_root and do is text_work:
-            lines_of = chain(lines_of, real_tasks(measured, given.tasks, given.data_root, given.items))
+
+    def record(lines_of: Iterator[Line]) -> None:
         for line in lines_of:
             lines.append(line)
             print(json.dumps(vars(line)), flush=True)
             _write(out, lines, models, dtype, given.device)
-        del measured, lines_of
+
+    for name, (of_kind, do) in zip(models, WORK, strict=True):
+        if not set(of_kind) & set(work):
+            continue
+        record(do(Measured(name, given.device, dtype), work, sizes))
         if given.device.startswith("cuda"):
             gc.collect()
             torch.cuda.empty_cache()
+    if given.quick and "demo" in work:
+        measured = Measured(QUICK_MODELS[0], given.device, dtype, endless=False)
+        record(demo(measured, given.tasks, given.data_root, given.items))
     for name, (of_kind, _) in zip(models, WORK, strict=True) if given.vllm else ():
         if theirs := sorted(set(of_kind) & set(work) & {"text", "mmlu", "mme"}):
-            for line in vllm_lines(name, theirs, dtype, given.device, given.quick):
-                lines.append(line)
-                print(json.dumps(vars(line)), flush=True)
-                _write(out, lines, models, dtype, given.device)
+            record(vllm_lines(name, theirs, dtype, given.device, given.quick))
 
 
 def _write(out: Path, lines: Sequence[Line], models: Sequence[str], dtype: str, device: str) -> None:
@@ -503,6 +549,7 @@ def _write(out: Path, lines: Sequence[Line], models: Sequence[str], dtype: str, 
         for model, (of_kind, _) in zip(models, WORK, strict=True)
         if done & set(of_kind)
     )
+    on += f"; demo on {QUICK_MODELS[0]}" * ("demo" in done)
     about = f"{device_name(torch.device(device))}, {dtype}. {on}."
     made = [f"`{report_header.command()}`", "", report_header.versions(), ""]
     written = ["# Speed", "", about, "", *table(lines), "", *made]

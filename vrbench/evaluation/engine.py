@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench.core.device import is_out_of_memory
 from vrbench.core.errors import VrbenchError
+from vrbench.core.memory import pause_garbage_collection
 from vrbench.core.provenance import answer_packages, own_commit
 from vrbench.core.schemas import AnswerProvenance
 from vrbench.core.version import __version__
@@ -103,11 +104,12 @@ class InferenceEngine:
         """
         from tqdm import tqdm
 
-        requests = [self._truncate(request) for request in requests]
-        keys = [request.key(self._conditions) for request in requests]
-        known, missing = self._missing(keys, requests)
-        items = [number if request.item is None else request.item for number, request in enumerate(requests)]
-        progress = _ItemProgress(items, keys, known)
+        with pause_garbage_collection():
+            requests = [self._truncate(request) for request in requests]
+            keys = [request.key(self._conditions) for request in requests]
+            known, missing = self._missing(keys, requests)
+            items = [number if request.item is None else request.item for number, request in enumerate(requests)]
+            progress = _ItemProgress(items, keys, known)
         settings = {"desc": title, "unit": " items", "disable": not self._show_progress, "mininterval": 0.5}
         with tqdm(total=progress.total, initial=progress.done, **settings) as bar:
             for responses in self._all_responses(self._share(keys, missing), missing):

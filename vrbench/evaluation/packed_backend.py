@@ -38,6 +38,7 @@ class PackedBackend:
         unanswered: requests longer than the context; no image is refused here.
     """
 
+    @pause_garbage_collection()
     def __init__(self, vlm: BaseVLM, requests: Mapping[str, Request], features: VisionFeatureCache) -> None:
         self._vlm, self._features = vlm, features
         self._slots: dict[str, int] = {}
