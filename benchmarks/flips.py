@@ -243,6 +243,17 @@ def measure(ckpt: str, given: argparse.Namespace) -> tuple[str, str]:
     return section(ckpt, found, given.dtype), device
 
 
+def page(sections: Sequence[str], device: str) -> str:
+    """Markdown, of the checkpoints that are done."""
+    return (
+        f"# Answers that change with dtype, batches and order\n\n{datetime.now(timezone.utc):%Y-%m-%d}, {device}. "
+        "Items are those of all tasks; a response is one log-likelihood or text, and has other bits if it is not the "
+        "same to the last bit. Times are those of answering, relative to the reference of a table.\n\n"
+        + "\n".join(sections)
+        + f"\n`{report_header.command()}`\n\n{report_header.versions()}\n"
+    )
+
+
 def main() -> None:
     """Measure every setting and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -258,17 +269,13 @@ def main() -> None:
     given.items = given.items or (4 if given.quick else 48)
     given.tasks = given.tasks or ("pocket_mme,pocket_facts" if given.quick else "pocket")
     ckpts = given.ckpt or ["pocket/region", *([] if given.quick else ["pocket/full"])]
-    sections, devices = zip(*(measure(ckpt, given) for ckpt in ckpts), strict=True)
-    text = (
-        f"# Answers that change with dtype, batches and order\n\n{datetime.now(timezone.utc):%Y-%m-%d}, {devices[0]}. "
-        "Items are those of all tasks; a response is one log-likelihood or text, and has other bits if it is not the "
-        "same to the last bit. Times are those of answering, relative to the reference of a table.\n\n"
-        + "\n".join(sections)
-        + f"\n`{report_header.command()}`\n\n{report_header.versions()}\n"
-    )
-    given.report.parent.mkdir(parents=True, exist_ok=True)
-    given.report.write_text(text)
-    print(text)
+    sections: list[str] = []
+    for ckpt in ckpts:
+        made, device = measure(ckpt, given)
+        sections.append(made)
+        given.report.parent.mkdir(parents=True, exist_ok=True)
+        given.report.write_text(page(sections, device))
+    print(given.report.read_text())
 
 
 if __name__ == "__main__":
