@@ -12,12 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.supports import (  # noqa: F401  # hooks
-    pytest_addoption,
-    pytest_collection_modifyitems,
-    pytest_configure,
-    pytest_terminal_summary,
-)
+from tests import supports
+from tests.supports import pytest_addoption, pytest_configure, pytest_terminal_summary  # noqa: F401  # hooks
 
 if TYPE_CHECKING:
     from vrbench.tasks.spec import TaskSpec
@@ -26,6 +22,16 @@ if TYPE_CHECKING:
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models lose time to threads that wait for each other
+
+
+LONGEST = ("test_execute_real.py", "test_published.py")
+"""Files with one test of half a minute; they come first, so that no process is left alone with one of them."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before any test is deselected
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    supports.pytest_collection_modifyitems(config, items)
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 def pytest_collection_finish() -> None:
