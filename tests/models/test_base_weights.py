@@ -55,9 +55,10 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def test_each_checkpoint_is_what_it_is_alone(folders: dict[str, Path], dtype: str) -> None:
     for name, weights in load_all(folders, dtype).items():
         checkpoint = resolve_checkpoint(str(folders[name]))
-        assert same(weights, load_vlm(checkpoint, dtype=dtype).model.state_dict()), name
         exact = load_vlm(checkpoint).model.to(getattr(torch, dtype)).state_dict()  # rounded once, at the end
         assert same(weights, exact), name
+        if dtype != "float32":  # which is what `exact` is
+            assert same(weights, load_vlm(checkpoint, dtype=dtype).model.state_dict()), name
 
 
 def test_a_base_is_read_once_while_others_of_it_follow(
