@@ -97,6 +97,13 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, text: str, message: str) ->
         ({"tune.tuning": "weights", "tune.modules": "attention"}, "tune.modules is 'attention'.* 'lora'"),
         ({"tune.tuning": "weights", "tune.dora": "true"}, "tune.dora is True, which needs tuning 'lora'"),
         ({"tune.tuning": "weights", "tune.quantize": "nf4"}, "tune.quantize is 'nf4', which needs tuning 'lora'"),
+        (
+            {"tune.layers": "none", "tune.dora": "true"},
+            "tune.dora is True, which needs tuning 'lora' of layers, or tower",
+        ),
+        ({"tune.packing": "true", "tune.neftune": "5"}, "tune.neftune does not go with tune.packing"),
+        ({"tune.attention": "flash_attention_2"}, "flash_attention_2', which has no mask for the questions"),
+        ({"tune.attention": "flash_attention_3", "dtype": "float32"}, "does not compute in dtype float32"),
         ({"tune.packing": "true"}, "tune.packing is for conversations"),
         ({"tune.tower": "lora"}, "tune.tower is 'lora' and tune.lr_tower None; a trained tower needs a rate"),
         ({"tune.tower": "lora", "tune.lr_tower": "1"}, "tune.tower needs conversations"),
@@ -117,6 +124,14 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, text: str, message: str) ->
 def test_keys_that_do_not_go_together_are_refused(changes: dict[str, str], fault: str) -> None:
     with pytest.raises(VrbenchError, match=fault):
         load("pocket-full", changes)
+
+
+@pytest.mark.parametrize("word", ["on", "off", "auto"])
+def test_compilation_is_set_by_the_words_that_help_names(word: str) -> None:
+    """YAML reads on and off as true and false."""
+    made = load("pocket-full", {"tune.compile": word})
+    assert made.tune is not None and made.tune.compile == word
+    assert TrainRecipe.model_validate(yaml.safe_load(made.text())) == made
 
 
 def test_a_number_alone_is_layer_sampling() -> None:

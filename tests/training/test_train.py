@@ -373,6 +373,8 @@ class TestRefused:
             "wandb is not installed; pip install 'vrbench[wandb]' adds it",
             "tracker 'mlflow' is unknown; there are tensorboard, wandb",
         )  # fmt: skip
+        with pytest.raises(VrbenchError, match="wandb is not installed"):
+            dry_run(load("pocket-region", {**TUNE, "base": str(base)}), tmp_path / "out", log_to=["wandb"])
 
     def test_a_taken_folder(self, base: Path, tuned: Path) -> None:
         before = lineage(tuned)

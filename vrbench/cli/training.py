@@ -94,7 +94,7 @@ def train(
     if dry_run:
         from vrbench.training import prepare
 
-        print(prepare.dry_run(load(recipe, overrides), out, resume))
+        print(prepare.dry_run(load(recipe, overrides), out, resume, log_to or ()))
         return
     print_made(train_recipe(recipe, out, overrides, device, resume, log_to or ()))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +20,7 @@ from vrbench.models.resolve import resolve_checkpoint
 from vrbench.training.checkpoint_folder import saved_progress, validate_states
 from vrbench.training.conversation_sets import ConversationSet, read_conversations, select_share
 from vrbench.training.conversations import Conversation
+from vrbench.training.curves import tracker_errors
 from vrbench.training.dev_evaluation import plan_dev_tasks
 from vrbench.training.estimate import describe, tune_cost
 from vrbench.training.quantization import quantization_errors
@@ -48,13 +49,16 @@ class TrainingSetup:
     dev_tasks: tuple[PlannedTask, ...] = ()
 
 
-def prepare(recipe: TrainRecipe, out: Path, must_resume: bool = False) -> TrainingSetup | None:
+def prepare(
+    recipe: TrainRecipe, out: Path, must_resume: bool = False, log_to: Sequence[str] = ()
+) -> TrainingSetup | None:
     """Validate and resolve the inputs of a recipe; returns none for one that makes a new base.
 
     Args:
         recipe: what is trained.
         out: the checkpoint folder to make.
         must_resume: whether having no saved state in it is an error.
+        log_to: experiment trackers, of `vrbench.training.curves.TRACKERS`.
 
     Raises:
         VrbenchError: all errors that can be found before weights are loaded, together.
@@ -62,7 +66,7 @@ def prepare(recipe: TrainRecipe, out: Path, must_resume: bool = False) -> Traini
     unset = recipe.unset_paths()
     taken = [f"{out} already holds a checkpoint; name another folder, or remove it"]
     states = taken if (out / LINEAGE_FILE).exists() else validate_states(out, recipe, must_resume)
-    errors = [*states, *validate_output(out), *unset]
+    errors = [*states, *validate_output(out), *tracker_errors(log_to), *unset]
     setup, conversations = None, None
     if recipe.tune is not None and recipe.base:
         with collect_errors(errors):
@@ -154,14 +158,14 @@ def training_template(base: Checkpoint, prompt: PromptSettings | None, style: St
     return vicuna_template(LLAMA_3_END, prompt.separator)
 
 
-def dry_run(recipe: TrainRecipe, out: Path, must_resume: bool = False) -> str:
+def dry_run(recipe: TrainRecipe, out: Path, must_resume: bool = False, log_to: Sequence[str] = ()) -> str:
     """Describe a run without training: the resolved recipe, its layers, trainable parameters, data, steps, memory
     and time.
 
     Raises:
         VrbenchError: see `prepare`.
     """
-    setup = prepare(recipe, out, must_resume)
+    setup = prepare(recipe, out, must_resume, log_to)
     lines = [recipe.text().rstrip(), f"# digest: {recipe.digest}"]
     if progress := saved_progress(out / TRAINING_STATES):
         lines.append(f"# resumes: {progress}")

@@ -247,6 +247,11 @@ class TuneStage(RecipeSection):
     def _single_layer(cls, given: Any) -> Any:
         return str(given) if type(given) is int else given  # as YAML reads `layers: 5`
 
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _switch(cls, given: Any) -> Any:
+        return ("off", "on")[given] if type(given) is bool else given  # as YAML reads `compile: on`
+
     @field_validator("sampling", mode="before")
     @classmethod
     def _parse_sampling(cls, given: Any) -> int | str | None:
@@ -273,9 +278,16 @@ class TuneStage(RecipeSection):
             errors.append("tune.rank and tune.alpha are needed for tuning 'lora'")
         if self.tuning == "weights" and self.modules != "all":
             errors.append(f"tune.modules is {self.modules!r}, which needs tuning 'lora'")
-        for option, off in (("rslora", False), ("dora", False), ("quantize", "none")):
-            if self.tuning == "weights" and getattr(self, option) != off:
-                errors.append(f"tune.{option} is {getattr(self, option)!r}, which needs tuning 'lora'")
+        if self.tuning == "weights" and self.quantize != "none":
+            errors.append(f"tune.quantize is {self.quantize!r}, which needs tuning 'lora'")
+        for option in ("rslora", "dora"):
+            if getattr(self, option) and not has_lora:
+                errors.append(f"tune.{option} is True, which needs tuning 'lora' of layers, or tower 'lora'")
+        if self.packing and self.neftune is not None:
+            errors.append(
+                "tune.neftune does not go with tune.packing: its noise depends on the length of a row, which packing "
+                "changes; leave one of them out"
+            )
         if (self.tower == "none") != (self.lr_tower is None):
             errors.append(
                 f"tune.tower is {self.tower!r} and tune.lr_tower {self.lr_tower}; a trained tower needs a rate"

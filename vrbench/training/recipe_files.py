@@ -88,12 +88,25 @@ def _validated(raw: dict[str, Any], where: str) -> TrainRecipe:
         errors.append("tune.tower needs conversations: generated images are encoded once, by the frozen tower")
     if recipe.tune is not None and recipe.tune.packing and isinstance(recipe.data, GeneratedScenes):
         errors.append("tune.packing is for conversations; the questions on a generated image share a row anyway")
+    errors += _flash_errors(recipe)
     if recipe.tower is not None and recipe.eval is not None:
         errors.append("'eval' goes with the section 'tune' only")
     if recipe.tower is not None and not isinstance(recipe.data, GeneratedScenes):
         errors.append("a new tower is trained on generated images: data must have 'scenes'")
     raise_errors(f"{where}: {message}" for message in errors)
     return recipe
+
+
+def _flash_errors(recipe: TrainRecipe) -> list[str]:
+    """Return why FlashAttention cannot compute what a recipe asks for; empty when it can, or need not."""
+    if recipe.tune is None or not recipe.tune.attention.startswith("flash"):
+        return []
+    errors, what = [], f"tune.attention is {recipe.tune.attention!r}, which"
+    if recipe.dtype == "float32":
+        errors.append(f"{what} does not compute in dtype float32; set dtype to bfloat16, or use sdpa")
+    if isinstance(recipe.data, GeneratedScenes):
+        errors.append(f"{what} has no mask for the questions that share an image's row (data.scenes); use sdpa")
+    return errors
 
 
 def _messages(detail: Any, raw: dict[str, Any]) -> list[str]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vrbench.core.device import is_out_of_memory, resolve_device
-from vrbench.core.errors import VrbenchError, raise_errors
+from vrbench.core.errors import VrbenchError
 from vrbench.training.checkpoint_folder import claim_states, is_empty, is_first, saved_progress
-from vrbench.training.curves import Reporting, tracker_errors
+from vrbench.training.curves import Reporting
 from vrbench.training.prepare import TrainingSetup, prepare
 from vrbench.training.recipe import TrainRecipe
 from vrbench.training.recipe_files import load
@@ -50,8 +50,7 @@ def train(
     """
     recipe, out = recipe if isinstance(recipe, TrainRecipe) else load(recipe, overrides), Path(out)
     process_device = _process_device(device)
-    raise_errors(tracker_errors(log_to))
-    setup = prepare(recipe, out, must_resume)
+    setup = prepare(recipe, out, must_resume, log_to)
     is_new = not out.exists()
     state = claim_states(out, recipe)
     if is_first() and (progress := saved_progress(state)):
