@@ -97,6 +97,18 @@ def changed(model: Any, base: Any) -> tuple[set[int], bool, bool]:
     return layers, projector <= differ, bool(differ - projector - set().union(*by_layer))
 
 
+@pytest.mark.parametrize("sampling", [None, "lisa:1"])
+def test_a_frozen_projector_is_not_rewritten_in_the_recipe_s_type(sampling: str | None, tmp_path: Path) -> None:
+    base = base_of("llava", tmp_path / "base")
+    asked = recipe(base, tmp_path, tuning="weights", lr_projector=0, sampling=sampling)
+    out = train(asked.model_copy(update={"dtype": "bfloat16"}), tmp_path / "tuned", device="cpu")
+    made, before = (load_model(resolve_checkpoint(str(path)), torch.float32) for path in (out, base))
+    pairs = zip(
+        components.projector_parameters(made).values(), components.projector_parameters(before).values(), strict=True
+    )
+    assert all(torch.equal(p, q) for p, q in pairs)
+
+
 SAMPLING = {"tuning": "weights", "sampling": 1, "every": 1, "steps": 2}
 WAYS = [*((family, "lora") for family in sorted(FAMILIES)), ("qwen3_vl", "weights"), ("mllama", "weights"),
         ("llava", "sampling")]  # fmt: skip

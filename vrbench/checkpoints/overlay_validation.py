@@ -120,7 +120,7 @@ def _validate_adapter(
 def _validate_delta(
     folder: Path, own: Lineage, base: Checkpoint, below: dict[str, Shape], depth: int, projector: frozenset[str]
 ) -> list[str]:
-    """Return why the delta is not exactly what its lineage states: layers, maybe embeddings, and the projector."""
+    """Return why the delta is not what its lineage states: layers, maybe embeddings, all or none of the projector."""
     layers = _trained_layers(own, depth, ("weights", WHOLE_LLM))
     if not layers:
         return [f"{folder} has {DELTA}, but its lineage has no step with layers trained by method 'weights'"]
@@ -129,7 +129,7 @@ def _validate_delta(
     if unexpected:
         return [f"{folder / DELTA} has {first_of(sorted(unexpected))}, which is not a canonical name"]
     found = {name: tensor.shape for name, tensor in header.items()}
-    expected = delta_shapes(below, projector, layers)
+    expected = delta_shapes(below, projector if projector & set(found) else frozenset(), layers)
     if any(step.method == WHOLE_LLM for step in own.steps):
         expected |= outside_shapes(base, below, has_head=HEAD in found)
     return compare_shapes(folder / DELTA, found, expected, list_all=True)
@@ -150,7 +150,7 @@ def outside_shapes(base: Checkpoint, below: dict[str, Shape], has_head: bool = F
 
 
 def delta_shapes(below: dict[str, Shape], projector: frozenset[str], layers: set[int]) -> dict[str, Shape]:
-    """Return canonical name -> shape of what a delta of some layers holds: these layers and the projector."""
+    """Return canonical name -> shape of what a delta of some layers holds: these layers and the projector's names."""
     return {name: shape for name, shape in below.items() if name in projector or layer_index(name) in layers}
 
 

@@ -152,13 +152,15 @@ def _restore_layers(model: Any, change: LayerEdit, load: LoadModel) -> None:
 
 
 def _apply_delta(model: Any, file: Path) -> None:
-    """Fill what a delta holds: layers and the projector, and maybe embeddings, final norm and head."""
+    """Fill what a delta holds: layers, and maybe the projector, embeddings, final norm and head."""
     from safetensors.torch import load_file
 
     tensors = load_file(file)
     layers = sorted({layer for layer in map(layer_index, tensors) if layer is not None})
     remove_adapter(model, layers)
-    targets = components.layer_parameters(model, layers) | components.projector_parameters(model)
+    targets, projector = components.layer_parameters(model, layers), components.projector_parameters(model)
+    if projector.keys() & tensors.keys():
+        targets |= projector
     if any(map(is_outside_layers, tensors)):
         targets |= components.outside_parameters(model)
     components.fill_parameters(targets, tensors, str(file))

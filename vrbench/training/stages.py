@@ -221,7 +221,8 @@ def save_tuned(model: Any, layers: LayerSet, recipe: TrainRecipe, settings: Tune
     """Write what was trained, an adapter and the projector or a delta; returns the lineage's name for the method."""
     if len(layers) and settings.tuning == "weights":
         inner = unwrap_peft(model)  # a tower may have LoRA
-        weights = components.layer_parameters(inner, layers) | components.projector_parameters(inner)
+        weights = components.layer_parameters(inner, layers)
+        weights |= components.projector_parameters(inner) if settings.lr_projector else {}
         weights |= components.outside_parameters(inner) if settings.is_lisa else {}
         save_tensors(weights, out / DELTA, recipe.dtype)
         return WHOLE_LLM if settings.is_lisa else "weights"
