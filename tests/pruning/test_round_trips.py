@@ -45,8 +45,8 @@ class Made:
 def made_of(kind: str, folder: Path) -> Iterator[Made]:
     """A family's tiny model; neither it nor its folder may be changed."""
 
-    def load_parts(folder: Path, model_type: str) -> Any:  # no image is shown here
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+    def load_parts(folder: Path, model_type: str, config: Any) -> Any:  # no image is shown here
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=config)
         return SimpleNamespace(image_processor=load_image_processor(folder, "llava"), tokenizer=tokenizer)
 
     with pytest.MonkeyPatch.context() as patch:
