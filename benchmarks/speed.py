@@ -544,12 +544,12 @@ def _write(out: Path, lines: Sequence[Line], models: Sequence[str], dtype: str, 
     from vrbench.core.device import device_name
 
     done = {line.work for line in lines}
+    kinds = [*zip(models, (of_kind for of_kind, _ in WORK), strict=True), (QUICK_MODELS[0], ("demo",))]
     on = "; ".join(
         f"{', '.join(name for name in of_kind if name in done)} on {model}"
-        for model, (of_kind, _) in zip(models, WORK, strict=True)
+        for model, of_kind in kinds
         if done & set(of_kind)
     )
-    on += f"; demo on {QUICK_MODELS[0]}" * ("demo" in done)
     about = f"{device_name(torch.device(device))}, {dtype}. {on}."
     made = [f"`{report_header.command()}`", "", report_header.versions(), ""]
     written = ["# Speed", "", about, "", *table(lines), "", *made]
