@@ -51,6 +51,15 @@ def test_a_packed_turn_s_logits_are_those_of_the_turn_alone(model: Any, length: 
     assert float(expected.std()) > 0.1  # so that being near means something
 
 
+def test_eager_attention_has_the_same_mask() -> None:
+    """It adds a mask to the scores, where SDPA takes true for allowed."""
+    model = tiny.llava()
+    seen = packed.features(model, packed.pixels())
+    expected = answer_logits(model, seen)[0]
+    model.model.language_model.set_attn_implementation("eager")
+    assert torch.allclose(answer_logits(model, seen)[0], expected, atol=1e-4)
+
+
 def test_features_as_a_card_keeps_them_meet_a_float32_projector(model: Any) -> None:
     kept = packed.features(model, packed.pixels()).bfloat16()
     rounded, expected = (answer_logits(model, features)[0] for features in (kept, kept.float()))

@@ -239,8 +239,11 @@ class PackedLlava:
         features = batch.features.to(next(inner.multi_modal_projector.parameters()).dtype)  # bfloat16 on a GPU
         images = inner.multi_modal_projector(features).to(embedded.dtype)
         rest = embedded[:, self.first + images.shape[1] :]
+        mask = batch.mask
+        if inner.language_model.config._attn_implementation == "eager":  # which adds the mask to the scores
+            mask = torch.zeros_like(mask, dtype=embedded.dtype).masked_fill(~mask, torch.finfo(embedded.dtype).min)
         states = inner.language_model(
-            inputs_embeds=torch.cat([embedded[:, : self.first], images, rest], dim=1), attention_mask=batch.mask,
+            inputs_embeds=torch.cat([embedded[:, : self.first], images, rest], dim=1), attention_mask=mask,
             position_ids=batch.position, use_cache=False,
         ).last_hidden_state  # fmt: skip
         return states.flatten(0, 1)[answers]
