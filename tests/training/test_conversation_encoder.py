@@ -218,6 +218,13 @@ def test_the_line_break_behind_an_end_token_is_labelled_on_request() -> None:
         assert [vlm.tokenizer.decode(said) for said in runs(row)] == [f"Four, I think.{end}", f"Yes!{end}"]
 
 
+def test_a_line_break_that_the_template_does_not_have_cannot_be_labelled() -> None:
+    with pytest.raises(
+        VrbenchError, match="label_newline is true, but the chat template of this llava model has no line"
+    ):
+        ConversationEncoder(with_template(LLAVA_HF), label_newline=True)
+
+
 def test_an_answer_that_a_template_does_not_end_is_ended_by_the_end_of_text() -> None:
     vlm = with_template(LLAVA_HF)
     row = encoded(vlm, WORDS)[0]

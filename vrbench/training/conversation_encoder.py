@@ -194,7 +194,12 @@ class ConversationEncoder:
     def _check_template(self) -> None:
         """Render and tokenize a small conversation: what is wrong with a template is wrong for every sample."""
         turns = [Turn("What is it?", "A red dog."), Turn("Is it old?", "Yes.")]
-        text, _ = self.render(turns)
+        text, bounds = self.render(turns)
+        if self.label_newline and not any(text[end - 1].isspace() for end in bounds[1::2]):
+            raise VrbenchError(
+                f"data.label_newline is true, but the chat template of this {self.family} model has no line break "
+                "behind an answer's end token; leave it out"
+            )
         self._frame_bytes = len(text.encode())
         if any(part not in text for turn in turns for part in (turn.question, turn.answer)):
             raise VrbenchError(f"the chat template of this {self.family} model drops messages: {text[:200]!r}")
