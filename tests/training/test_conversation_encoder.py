@@ -223,6 +223,8 @@ def test_a_line_break_that_the_template_does_not_have_cannot_be_labelled() -> No
         VrbenchError, match="label_newline is true, but the chat template of this llava model has no line"
     ):
         ConversationEncoder(with_template(LLAVA_HF), label_newline=True)
+    with pytest.raises(VrbenchError, match="label_newline is true, but an answer of paligemma ends with its end token"):
+        ConversationEncoder(loaded("paligemma"), label_newline=True)
 
 
 def test_an_answer_that_a_template_does_not_end_is_ended_by_the_end_of_text() -> None:

@@ -68,6 +68,8 @@ class ConversationEncoder:
         self._frame_bytes = MARK_BYTES
         if not self.single_turn:
             self._check_template()
+        elif label_newline:
+            raise VrbenchError(f"data.label_newline is true, but an answer of {self.family} ends with its end token")
 
     def split(self, sample: Conversation) -> list[Conversation]:
         """Return the sample; for a family without multi-turn conversations, each turn with all images shown so far."""
