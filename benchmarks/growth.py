@@ -390,8 +390,9 @@ def report(known: Mapping[str, Seconds], picture: Path) -> str:
     parts = [
         "# Growth",
         f"`python -m benchmarks.growth`, {datetime.now(timezone.utc):%Y-%m-%d}, {processor_name()}, {os.cpu_count()} "
-        f"cores. {report_header.versions()} Figures are processor seconds of all threads, without imports; the machine "
-        "was busy with other work, which makes wall time several times as long. 'Of proportional' is the time of the "
+        f"cores. {report_header.versions()} Figures are processor seconds of all threads, without imports; 'wall' "
+        "is that of the largest number, and longer where other programs ran beside (`run` was measured so, `compare` of "
+        "100,000 was not). 'Of proportional' is the time of the "
         "largest number as a share of what growth in proportion from the smallest would give: 1 or less is linear.",
         goals(found),
         f"![time and memory]({picture.name})",
