@@ -391,8 +391,8 @@ def report(known: Mapping[str, Seconds], picture: Path) -> str:
         "# Growth",
         f"`python -m benchmarks.growth`, {datetime.now(timezone.utc):%Y-%m-%d}, {processor_name()}, {os.cpu_count()} "
         f"cores. {report_header.versions()} Figures are processor seconds of all threads, without imports; 'wall' "
-        "is that of the largest number, and longer where other programs ran beside (`run` was measured so, `compare` of "
-        "100,000 was not). 'Of proportional' is the time of the "
+        "is that of the largest number, and longer where other programs ran beside (`run` was measured so, `compare` "
+        "of 100,000 was not). 'Of proportional' is the time of the "
         "largest number as a share of what growth in proportion from the smallest would give: 1 or less is linear.",
         goals(found),
         f"![time and memory]({picture.name})",
