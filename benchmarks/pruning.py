@@ -31,7 +31,7 @@ from vrbench.pruning.hidden_states import block_distances
 from vrbench.pruning.loss_evaluator import AnswerLosses, LossEvaluator
 from vrbench.pruning.questions import DevQuestions
 from vrbench.pruning.removable_layers import RemovableLayers
-from vrbench.pruning.removal_methods import BLOCK, REMOVAL_METHODS, removal_criteria
+from vrbench.pruning.removal_methods import BLOCK, BLOCKS, PRUNEME_BLOCK, REMOVAL_METHODS, removal_criteria
 from vrbench.pruning.removal_order import removal_order
 from vrbench.pruning.samples import Samples
 from vrbench.statistics.bootstrap import resample
@@ -81,9 +81,11 @@ class Subject:
 
     def _removals(self, by: str) -> dict[str, Any]:
         most, pictures, turns = self.given.most, self.given.pictures, self.given.turns
-        if by == BLOCK:
-            distances = block_distances(Samples(self.vlm, DevQuestions(pictures, turns)), most)
-            return {"sets": [[], *filter(None, map(self._block, distances))], "scores": {}}
+        if by in BLOCKS:
+            samples, is_pruneme = Samples(self.vlm, DevQuestions(pictures, turns)), by == PRUNEME_BLOCK
+            distances = block_distances(samples, most, final_norm=is_pruneme)
+            blocks = (self._block(of_length, with_first=not is_pruneme) for of_length in distances)
+            return {"sets": [[], *filter(None, blocks)], "scores": {}}
         order = removal_order(
             self.checkpoint, by, most, outside_region=self.outside, questions=DevQuestions(pictures, turns),
             device=self.given.device,
@@ -91,12 +93,10 @@ class Subject:
         sets = [list(order.order[:n]) for n in range(len(order.order) + 1)]
         return {"sets": sets, "scores": {str(i): order.scores[i] for i in self.candidates.layers}}
 
-    def _block(self, distances: Sequence[float]) -> list[int]:
+    def _block(self, distances: Sequence[float], with_first: bool) -> list[int]:
         """Of all blocks of some length, by first layer, the one that turns states least; none when none may go."""
         length = self.checkpoint.depth - len(distances) + 1
-        may_go = set(self.candidates.layers)
-        starts = [i for i in range(len(distances)) if {*range(i, i + length)} <= may_go]
-        first = min(starts, key=distances.__getitem__, default=None)
+        first = min(self.candidates.blocks(length, with_first), key=distances.__getitem__, default=None)
         return [] if first is None else [*range(first, first + length)]
 
     def judged(self, removed: Sequence[int]) -> dict[str, list[float]]:

@@ -15,7 +15,7 @@ from vrbench.models.resolve import resolve_checkpoint
 from vrbench.pruning.loss_evaluator import AnswerLosses, LossEvaluator
 from vrbench.pruning.questions import DevQuestions
 
-BY = ("divergence", "loss-lazy", "gate-fisher", "angular", "angular-block")
+BY = ("divergence", "loss-lazy", "gate-fisher", "angular", "angular-block", "angular-block-pruneme")
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,8 @@ def test_sets_are_judged_on_other_pictures(made: Path, tiny_llava: Path) -> None
             assert low < value < high
     block = found["scores"]["angular-block"]["sets"][2]
     assert block[1] == block[0] + 1
+    of_pruneme = found["scores"]["angular-block-pruneme"]["sets"][2]
+    assert of_pruneme[1] == of_pruneme[0] + 1 and of_pruneme[0] > 0
     for layer in range(tiny.DEPTH):
         assert found["singles"][str(layer)] == pytest.approx(judge.answers([layer]).mean, abs=1e-4)
 

@@ -126,10 +126,9 @@ def _least_block(recipe: PruneRecipe, base: Checkpoint, removable: RemovableLaye
     from vrbench.pruning.samples import Samples
 
     is_pruneme = recipe.by == PRUNEME_BLOCK
-    allowed = {i for i in removable.layers if i or not is_pruneme}
-    starts = [i for i in range(base.depth - count + 1) if {*range(i, i + count)} <= allowed]
+    starts = removable.blocks(count, with_first=not is_pruneme)
     if not starts:
-        which = format_layers(allowed, base.depth)
+        which = format_layers({*removable.blocks(1, with_first=not is_pruneme)}, base.depth)
         raise VrbenchError(f"no {count} consecutive layers may be removed; those that may are {which}")
     samples = Samples(load_vlm(base, device, "float32"), DevQuestions(recipe.pictures, recipe.turns))
     distances = block_distances(samples, count, final_norm=is_pruneme)[-1]

@@ -49,6 +49,16 @@ class RemovableLayers:
         """How many may be removed together; one layer is always kept."""
         return min(len(self.layers), self.depth - 1)
 
+    def blocks(self, length: int, with_first: bool = True) -> list[int]:
+        """Return the first layers of all blocks of consecutive layers that may be removed; ascending.
+
+        Args:
+            length: layers of a block.
+            with_first: whether the first layer may be among them.
+        """
+        may_go = {i for i in self.layers if i or with_first}
+        return [i for i in range(self.depth - length + 1) if {*range(i, i + length)} <= may_go]
+
     def validate_count(self, count: int) -> list[str]:
         """Return why so many layers cannot be removed; empty when they can."""
         if count < 1:
