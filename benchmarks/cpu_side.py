@@ -164,7 +164,7 @@ def main() -> None:
         seconds = " | ".join(f"{median[name]:.1f}" for name in ("start", "first batch", "first batch, wall"))
         lines.append(f"| {work.split(':')[0]} | {n:,} | {figures} | {seconds} |")
         print(lines[-1], flush=True)
-    header = f"| task | items | {' | '.join(STAGES)} | sum | start, s | first batch, s | the same, wall time |"
+    header = f"| task | items | {' | '.join(STAGES)} | sum | start, s | first batch, s | first batch, wall s |"
     about = f"{given.ckpt}, milliseconds of CPU time an item, median of {given.rounds} processes; "
     about += f"{os.cpu_count()} CPU cores, {date.today().isoformat()}. See `benchmarks/cpu_side.py` for the stages."
     table = [header, "|---" * (len(STAGES) + 6) + "|", *lines]

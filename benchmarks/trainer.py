@@ -1,4 +1,4 @@
-"""Measure training steps: the step of 0.2.0, today's, and a plain loop of the same kernels; and what a region saves.
+"""Measure training steps: as 0.2.0 made them, as `vrbench train` does, and a plain loop; and what a region saves.
 
     python -m benchmarks.trainer --device cuda               # about 8 minutes on an H200
     python -m benchmarks.trainer --device cpu --quick        # the same rows of tiny shapes
@@ -312,7 +312,7 @@ def _saved(row: dict[str, Any], everything: dict[str, Any]) -> str:
 
 def store(section: str, name: str, out: Path) -> None:
     """Put a device's section into the page, beside those of other devices."""
-    heading = "# Training steps: 0.2.0, today, and a plain loop\n\nMade by `python -m benchmarks.trainer`.\n\n"
+    heading = "# Training steps: 0.2.0, this version, and a plain loop\n\nMade by `python -m benchmarks.trainer`.\n\n"
     others: list[str] = []
     if out.is_file():
         parts = out.read_text(encoding="utf-8").split("\n## ")[1:]
