@@ -278,6 +278,22 @@ def test_memory_and_flops_are_estimated_as_they_were_measured(row: ProfileRow) -
     assert (flops.needed < flops.computed) == row.checkpointing
 
 
+@pytest.mark.parametrize("tuning", ["lora", "weights"])
+def test_a_step_with_sampling_costs_what_its_drawn_layers_cost(tuning: str) -> None:
+    """But for the masters and moments, which all tuned layers have."""
+    shapes = {canonical_name(name): tuple(p.shape) for name, p in tiny.llava(depth=DEPTH).named_parameters()}
+    layers, rows = LayerSet.all(DEPTH), Rows(2, 1, 20, 0.2, 4)
+    of, drawn = settings(tuning=tuning, lr_projector=1e-3), settings(tuning=tuning, lr_projector=1e-3, sampling=2)
+    sampled, whole = TuneCost(shapes, "llava", layers, drawn), TuneCost(shapes, "llava", layers, of)
+    two = TuneCost(shapes, "llava", LayerSet.of([1, 4], DEPTH), of)
+    if tuning == "weights":  # adapters of the others compute too
+        assert sampled.flops(rows) == two.flops(rows)
+    assert two.flops(rows).needed <= sampled.flops(rows).needed < whole.flops(rows).needed
+    parts = sampled.memory(rows)
+    for name, same in (("gradients", two), ("activations", two), ("masters", whole), ("AdamW", whole)):
+        assert parts[name] == pytest.approx(same.memory(rows)[name]), name
+
+
 def test_flops_are_those_that_torch_counts() -> None:
     """All but attention's, which its counter does not see on a CPU."""
     of = settings(layers="all", lr_projector=1.0)

@@ -5,7 +5,7 @@ For a pass over n tokens, in bytes, with b bytes an element of the computation (
     weights      b for each frozen parameter (0.516 in NF4), 4 for each trained one (float32), and b for its copy in the
                  computation
     AdamW        8 for each trained parameter
-    gradients    4 for each trained parameter
+    gradients    4 for each trained parameter; with `tune.sampling`, of the layers that are drawn
     activations  n x (sum over the layers with a backward pass + logits), where a layer keeps, for each token,
                    8 hidden                          the inputs of two norms in float32
                  + b (queries + keys + values + heads' output)
@@ -21,7 +21,8 @@ former while it frees the latter. Kernels are PyTorch's, attention keeps no scor
 2205.05198, count a GPT's activations the same way). Compiled layers keep less.
 
 FLOPs: 2 for each weight and token forward; as many for the gradient of the activations, in layers that need it; as
-many for the gradient of trained weights; attention 2 x tokens x width forward, twice that backward.
+many for the gradient of trained weights (with `tune.sampling` of the drawn layers); attention 2 x tokens x width
+forward, twice that backward.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from vrbench.checkpoints.families import projector_names
+from vrbench.checkpoints.families import projector_names, tower_names
 from vrbench.checkpoints.parameter_names import TOWER_PREFIX, Shape, is_outside_layers, layer_index
 from vrbench.core.layers import LayerSet
 from vrbench.training.recipe import ATTENTION, TuneStage
@@ -136,7 +137,7 @@ class TuneCost:
         self.settings, self.size, self.master = settings, size, master
         self.tuned = layers
         self.layers = [LayerShape({}, 0) for _ in range(layers.depth)]
-        projector = projector_names(family, shapes)
+        projector, tower = projector_names(family, shapes), tower_names(family, shapes)
         self.total, self.tower, self.tower_sides, self.projector, self.outside = 0, 0, 0, 0, 0
         for name, shape in shapes.items():
             count = math.prod(shape)
@@ -148,7 +149,7 @@ class TuneCost:
                 self.projector += count
             elif is_outside_layers(name):
                 self.outside += count
-            elif "vision" in name or "visual" in name:
+            elif name in tower:
                 self.tower += count
                 self.tower_sides += sum(shape) if len(shape) == 2 and "embed" not in name else 0
         self.vocabulary, self.hidden = shapes["embed_tokens.weight"]
@@ -195,41 +196,55 @@ class TuneCost:
         return self.outside if self.settings.is_lisa else 0
 
     @property
+    def trained(self) -> int:
+        """All trained parameters."""
+        return self.trained_layers + self.trained_projector + self.trained_others + self.trained_tower
+
+    @property
+    def _drawn(self) -> float:
+        """Share of the tuned layers that are trained in a step: with `tune.sampling` those that are drawn; else all."""
+        return (self.settings.layers_at_a_time or len(self.tuned)) / max(1, len(self.tuned))
+
+    @property
     def _lowest(self) -> int:
         """The first layer with a backward pass."""
         has_inputs_trained = self.settings.lr_projector or self.settings.is_lisa or self.settings.tower != "none"
         return 0 if has_inputs_trained else min(self.tuned, default=len(self.layers))
 
-    def _kept(self, number: int) -> int:
-        """Return bytes for each token that a layer keeps for the backward pass."""
+    def _kept_to_train(self, number: int) -> int:
+        """Return bytes for each token that a layer keeps for the gradient of its trained weights."""
         layer = self.layers[number]
-        kept = layer.kept(self.hidden, self.size)
         if number not in self.tuned:
-            return kept
+            return 0
         if self.settings.tuning == "weights":
-            return kept + self.size * (4 * self.hidden + layer.ffn)
+            return self.size * (4 * self.hidden + layer.ffn)
         each = self.size + (1 if self.settings.dropout else 0)
         products = self.size if self.settings.dora else 0
-        return kept + sum(
+        return sum(
             each * inputs + self.size * self._rank + products * outputs for outputs, inputs in self._adapted(layer)
         )
 
     def memory(self, rows: Rows) -> dict[str, float]:
         """Return part of the memory -> bytes on one device; see the formula above."""
-        trained = self.trained_layers + self.trained_projector + self.trained_others + self.trained_tower
+        trained = self.trained
+        with_gradient = trained - (1 - self._drawn) * self.trained_layers
         whole = self.trained_layers + self.trained_others if self.settings.tuning == "weights" else 0
         whole += self.tower if self.settings.tower == "weights" else 0
         frozen = self.total - whole - self.trained_projector
         quantized = sum(layer.products for layer in self.layers) if self.settings.quantize != "none" else 0
         tower = self.size * self.tower_sides if self.settings.tower != "none" else 0
-        kept = [self._kept(number) for number in range(self._lowest, len(self.layers))]
+        drawn = 1 if self.settings.checkpointing else self._drawn  # of the one layer that keeps all of its own
+        kept = [
+            self.layers[number].kept(self.hidden, self.size) + drawn * self._kept_to_train(number)
+            for number in range(self._lowest, len(self.layers))
+        ]
         if self.settings.checkpointing and kept:
             kept = [self.size * self.hidden * len(kept), max(kept)]
         logits = (self.size + 8) * self.vocabulary * rows.labelled
         return {
             "weights": self.size * (frozen - quantized) + NF4 * quantized, "masters": self.master * trained,
             "copies": self.size * trained if self.size < self.master else 0,
-            "AdamW": 2 * self.master * trained, "gradients": self.master * trained,
+            "AdamW": 2 * self.master * trained, "gradients": self.master * with_gradient,
             "activations": rows.rows * (rows.tokens * (sum(kept) + logits) + rows.image_tokens * tower),
         }  # fmt: skip
 
@@ -246,7 +261,7 @@ class TuneCost:
             if number < self._lowest:
                 continue
             weights = layer.products if number in self.tuned and self.settings.tuning == "weights" else adapter
-            backward += 2 * (layer.products + adapter + weights) + 2 * attention
+            backward += 2 * (layer.products + adapter + self._drawn * weights) + 2 * attention
             again += own if self.settings.checkpointing else 0
         head = (6 if self.settings.is_lisa else 4) * self.hidden * self.vocabulary * rows.labelled
         of_tower = {"none": 2, "lora": 4, "weights": 6}[self.settings.tower]

@@ -176,18 +176,13 @@ def dry_run(recipe: TrainRecipe, out: Path, must_resume: bool = False, log_to: S
     assert recipe.tune is not None
     cost, used = tune_cost(recipe, setup.base, setup.layers), _used_samples(recipe, setup)
     steps, indices = _count_steps(recipe, len(used)), " ".join(str(i) for i in setup.layers) or "none"
-    layers, projector, others, tower = (
-        cost.trained_layers,
-        cost.trained_projector,
-        cost.trained_others,
-        cost.trained_tower,
-    )
+    projector, others, tower = cost.trained_projector, cost.trained_others, cost.trained_tower
     about = "about " if used and recipe.tune.epochs else ""
     lines += [
         f"# base: {setup.base.id}, {setup.base.family}, {setup.base.depth} decoder layers",
         f"# layers: {len(setup.layers)} of {setup.base.depth}: {indices}",
-        f"# trainable parameters: {layers + projector + others + tower:,} ({layers:,} in the layers, {projector:,} in "
-        f"the projector{f', {others:,} in embeddings, final norm and head' if others else ''}"
+        f"# trainable parameters: {cost.trained:,} ({cost.trained_layers:,} in the layers, "
+        f"{projector:,} in the projector{f', {others:,} in embeddings, final norm and head' if others else ''}"
         f"{f', {tower:,} in the vision tower' if tower else ''})",
         *([f"# data: {setup.conversations.summary()}"] if setup.conversations else []),
         f"# steps: {about}{steps:,}, of {recipe.tune.batch} samples each",
