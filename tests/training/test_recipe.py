@@ -116,6 +116,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, text: str, message: str) ->
         ({"tune.sampling": "lisa:2"}, "tune.sampling is 'lisa:2', which needs tuning 'weights'"),
         ({"tune.sampling": "liza:2"}, "tune.sampling is 'liza:2'; write .* 'lisa:2' or 'layer-sampling:2'"),
         ({"tune.sampling": "0"}, "tune.sampling is 0; write"),
+        ({"tune.every": "5"}, "tune.every is 5, which needs tune.sampling"),
         ({"tune.schedule": "cosin"}, "tune.schedule is 'cosin'"),
         ({"data.shar": "0.5"}, r"'data\.shar'.* mean 'share'"),
         ({"stage": "heel"}, "stage is 'heel'"),

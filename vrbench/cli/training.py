@@ -166,7 +166,10 @@ def layers(
 
 HELP_SHAPE = "llava-1.5-7b, llava-1.5-13b, bunny-llama-3-8b, bunny-phi3-mini or tiny; default: the paper's four."
 HELP_LAYERS = "Tuned layers, such as '0-7' or 'top:8'; default: all, and the paper's region."
-HELP_MASTERS = "dtype of the trained parameters: float32 or bfloat16; auto: float32 for lora, bfloat16 for weights."
+HELP_MASTERS = (
+    "dtype of the trained parameters: float32, as in `vrbench train`, or bfloat16; auto: float32 for lora, bfloat16 "
+    "for weights, of which a 13B model then fits on one GPU."
+)
 
 
 def profile(

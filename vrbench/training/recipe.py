@@ -296,6 +296,8 @@ class TuneStage(RecipeSection):
             errors.append("tune.layers is 'none' and tune.lr_projector 0: nothing would be trained")
         if no_layers and self.sampling is not None:
             errors.append("tune.layers is 'none': there are no layers for tune.sampling")
+        if self.sampling is None and self.every != type(self).model_fields["every"].default:
+            errors.append(f"tune.every is {self.every}, which needs tune.sampling")
         if self.is_lisa and self.tuning != "weights":
             errors.append(f"tune.sampling is {self.sampling!r}, which needs tuning 'weights'")
         if errors:
