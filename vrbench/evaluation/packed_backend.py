@@ -118,7 +118,7 @@ class PackedBackend:
 
     def _encode(self, request: Request) -> tuple[int, ...]:
         if isinstance(request, LogLikelihoodRequest):
-            # of options of one token it is the context itself, which they have in common
+            # options of one token share this: it is the context
             return request.context + request.continuation[:-1] if len(request.continuation) > 1 else request.context
         if not request.images:
             return request.tokens

@@ -15,7 +15,7 @@ THREADS = 8
 """Most threads; decoding and resizing release the GIL."""
 
 PREFETCH_LIMIT = 128
-"""Values that are computed before they are requested."""
+"""Most values that are computed ahead of the request for them."""
 
 MIN_PREFETCH = 64
 """Fewer images are loaded without starting threads for them."""
@@ -34,7 +34,7 @@ class Prefetcher(Generic[Key, Value]):
     def __init__(
         self, vlm: BaseVLM, compute: Callable[[Key], Value], keys: Iterable[Key], limit: int = PREFETCH_LIMIT
     ) -> None:
-        """Start the threads, if they are worth it.
+        """Start the threads, on a GPU and from `MIN_PREFETCH` keys on.
 
         Args:
             compute: gives a key's value, without the GPU; its errors are raised when the key is requested.

@@ -125,7 +125,7 @@ def split(texts: Sequence[str]) -> Iterator[list[str]]:
             other = next((one for one in others if not one.startswith(text)), "")
             header = max(shared, common_prefix_length(text, other))
         can_cut_here = CUT.match(text, shared)
-        if not (can_cut_here and shared == before):  # else the one before is there already, in its parts
+        if not (can_cut_here and shared == before):  # else the text before was cut here already
             _cut(text, _last(text, "\n", header), cuts, parts, MIN_PART)
         if can_cut_here:
             _cut(text, shared, cuts, parts)

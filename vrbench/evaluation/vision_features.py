@@ -38,7 +38,7 @@ class VisionFeatureCache:
         self.budget, self.shared = budget, shared
         self.computed = 0
         self._kept: OrderedDict[tuple[str, str], torch.Tensor] = OrderedDict()
-        self._towers: dict[str, str] = {}  # digest of the checkpoint that has a tower -> of the tower
+        self._towers: dict[str, str] = {}  # digest of the checkpoint that has a tower -> the tower's digest
         self._ahead: Prefetcher[str, torch.Tensor] | None = None
 
     def plan_memory(self, device: torch.device, gpu_memory: float) -> float:
@@ -84,7 +84,7 @@ class VisionFeatureCache:
     def loading(self, vlm: Any, images: Sequence[RequestImage]) -> Iterator[None]:
         """Load and preprocess images in threads within the block, in the order in which they will be needed."""
         tower = self._tower(vlm) if images else ""
-        by_digest = {image.digest: image for image in images}  # one that is kept may be dropped before it is read
+        by_digest = {image.digest: image for image in images}  # all: kept ones may be dropped before use
         missing = [digest for digest in by_digest if (tower, digest) not in self._kept]
         with Prefetcher(vlm, lambda digest: vlm.pixels(by_digest[digest].load()), missing) as self._ahead:
             try:

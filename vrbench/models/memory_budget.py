@@ -29,7 +29,7 @@ KEPT_SHARE = 0.6
 """Share of the planned memory that keys and values of answers in progress take; the rest is for forward passes."""
 
 PASS_MARGIN = 1.5
-"""How much more than its activations a token of a pass is given: for logits, and for copies of keys."""
+"""Memory planned for a token of a pass, over that of its activations: logits and copies of keys need some too."""
 
 
 @dataclass

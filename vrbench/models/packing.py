@@ -85,7 +85,7 @@ class PackedSequence:
 
     def add(self, number: int, sequence: Sequence[int], shared: Sequence[int]) -> None:
         """Add a sequence whose first len(shared) tokens are those at the indices `shared`, the last path's or none."""
-        if len(shared) == len(sequence):  # what is here already, such as another option of one token
+        if len(shared) == len(sequence):  # nothing new, as for another option of one token
             self.paths[number] = list(shared)
             return
         start, end = len(self.tokens), len(self.tokens) + len(sequence) - len(shared)

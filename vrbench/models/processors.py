@@ -27,7 +27,7 @@ NOT_INPUTS = ("labels", "num_crops")
 
 def allow_threads(tokenizer: Any) -> None:
     """Serialize the calls of a tokenizer, which change its padding and truncation, so that threads may share it."""
-    if hasattr(tokenizer, "serializes_calls"):  # another checkpoint has it too
+    if hasattr(tokenizer, "serializes_calls"):  # another checkpoint shares it
         return
     lock, kind = threading.Lock(), type(tokenizer)
 

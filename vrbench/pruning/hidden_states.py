@@ -45,7 +45,7 @@ def published_block_influence(samples: Samples, of_zeros: float, over_tokens: bo
     Args:
         samples: the samples.
         of_zeros: cosine of a state of zeros; NaN leaves its token out.
-        over_tokens: take the mean over the tokens of all samples, not over the samples of each one's mean.
+        over_tokens: take the mean over the tokens of all samples, not over the samples' means.
     """
     norm = components.decoder(samples.vlm.model).norm
     sums, count = torch.zeros(samples.depth, dtype=torch.float64), 0

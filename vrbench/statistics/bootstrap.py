@@ -38,11 +38,11 @@ SIGN_FLIPS = 9999
 """Random sign flips of a permutation test; with 13 clusters or fewer all flips are tried."""
 
 MANY_ROWS = 5_000
-"""Above this many rows, those that are drawn one by one stay in the order of the clusters, and several tables are
-summed together; above this many changed clusters eight signs are one random byte. Draws are others, and much faster."""
+"""Above this many rows or changed clusters, faster algorithms with other random draws are used: rows that are drawn one
+by one stay in the order of the clusters, several tables are summed together, and a random byte gives eight signs."""
 
 SHORT = 100
-"""Up to this many rows, a draw is counted together with others."""
+"""Up to this many rows, several draws are counted in one call of `numpy.bincount`."""
 
 Interval = tuple[float, float]
 
@@ -50,7 +50,7 @@ DistinctRows = tuple[Array, NDArray[np.int64]]
 """The distinct rows of a table, and how often each is there."""
 
 Sides = tuple[list[Array], NDArray[np.int64]]
-"""The same of tables side by side, [rows, ratios x 2] each."""
+"""The distinct rows of several tables side by side, [rows, ratios x 2] each, and how often each row is there."""
 
 
 @dataclass(frozen=True)
@@ -182,10 +182,10 @@ def _one_by_one(sides: list[Array], counts: NDArray[np.int64]) -> list[Array]:
 
 
 def _parts_of(sides: Sequence[Array]) -> Iterator[tuple[int, NDArray[np.int64], Array, list[int]]]:
-    """Yield, for each ratio of tables [rows, ratios x 2], what its sums are made of.
+    """Yield, for each ratio of tables [rows, ratios x 2], what its sums are computed from.
 
-    These are its first column; the rows that have it, [used]; the distinct columns of all tables there, [used,
-    distinct], since they have weights in common; and the place of each column in these.
+    That is its first column; the rows where it is not zero, [used]; the distinct columns of all tables in these rows,
+    [used, distinct], since tables share weights; and the index of each column among the distinct ones.
     """
     for first in range(0, sides[0].shape[1], 2):
         values = np.concatenate([side[:, first : first + 2] for side in sides], axis=1)
@@ -196,7 +196,7 @@ def _parts_of(sides: Sequence[Array]) -> Iterator[tuple[int, NDArray[np.int64], 
 
 
 def _blocks(total: int, draws: int, numbers: int = 4_000_000) -> Iterator[int]:
-    """Yield numbers of draws that are made at a time: memory for some numbers, by default 100 MB, or 8 draws."""
+    """Yield the number of draws of each block: about `numbers` random numbers, and at least 8 draws."""
     block = max(8, numbers // total)
     for first in range(0, draws, block):
         yield min(block, draws - first)
@@ -211,22 +211,22 @@ def distinct_rows(table: Array) -> DistinctRows:
 def _number_rows(table: Array, only_if_few: bool = False) -> tuple[Array, NDArray[np.int64]]:
     """Return the distinct rows of a table in ascending order, and each row's number among them.
 
-    It sorts a number made of each row instead of the rows, in a tenth of the time.
+    It sorts a hash of each row instead of the rows, in a tenth of the time.
 
     Args:
-        only_if_few: return the rows as they are where there are many, of which many are distinct.
+        only_if_few: return the table itself if it is long and many of its rows are distinct.
     """
     odd, mixed = _odd_numbers(table.shape[1]), np.empty(len(table), np.uint64)
-    parts = [slice(first, first + 1000) for first in range(0, len(table), 1000)]  # they stay in the processor's cache
+    parts = [slice(first, first + 1000) for first in range(0, len(table), 1000)]  # small enough for the CPU's cache
     for part in parts:
-        bits = (table[part] + 0.0).view(np.uint64) * odd  # -0.0 becomes 0.0, which is another number as bits
+        bits = (table[part] + 0.0).view(np.uint64) * odd  # -0.0 becomes 0.0, whose bits differ
         bits ^= bits >> np.uint64(32)
         mixed[part] = (bits * odd).sum(1)
     _, first, number = np.unique(mixed, return_index=True, return_inverse=True)
     if only_if_few and len(table) > MANY_ROWS and 20 * len(first) >= len(table):
         return table, np.arange(len(table))
     rows = table[first] + 0.0
-    if not all(np.array_equal(rows[number[part]], table[part]) for part in parts):  # two rows with one number
+    if not all(np.array_equal(rows[number[part]], table[part]) for part in parts):  # two rows with one hash
         rows, number = np.unique(table, axis=0, return_inverse=True)
         return rows, number.ravel()
     order = np.lexsort(rows.T[::-1])
@@ -275,7 +275,7 @@ def draw_all(pairs: Sequence[PairedCounts], seed: Sequence[int] | int, draws: in
 
 
 def _with_unseen(pair: PairedCounts, numbered: dict[int, tuple[Array, NDArray[np.int64]]]) -> Sides:
-    """Return what is drawn from, of both runs [rows, ratios x 2]: the clusters; of a percentage two more rows.
+    """Return the rows of both runs that are drawn from, [rows, ratios x 2]: clusters, and two more for a percentage.
 
     Args:
         numbered: distinct rows of baselines, by the identity of their counts; those of this pair are added.
@@ -431,7 +431,7 @@ def sign_flip(effects: Array, seed: int = 0) -> float:
     """Return the two-sided p of the sum of [clusters] effects under random signs; 1 when no cluster changed.
 
     It is `scipy.stats.permutation_test` of one sample, up to `MANY_ROWS` changed clusters from the same draws, without
-    the arrays of indices that take it ten times as long.
+    its arrays of indices, which make it ten times slower.
     """
     changed = effects[effects != 0]
     if len(changed) < 2:
@@ -445,7 +445,7 @@ def sign_flip(effects: Array, seed: int = 0) -> float:
         sums = np.concatenate([total - 2.0 * (flipped @ changed) for flipped in blocks])
     slack = 1e-14 * abs(total)
     ends = (np.count_nonzero(sums <= total + slack), np.count_nonzero(sums >= total - slack))
-    seen = 0 if is_exact else 1  # the sum as it was observed is one of those that chance gives
+    seen = 0 if is_exact else 1  # the observed sum counts as one of the random ones
     return min(1.0, 2.0 * (min(ends) + seen) / (len(sums) + seen))
 
 

@@ -18,11 +18,11 @@ from vrbench.training.recipe import TuneStage
 from vrbench.training.trainable import enable_checkpointing, unwrap_peft
 
 WORTHWHILE_STEPS = 100
-"""From how many steps on "auto" compiles on a GPU: compiling takes as long as it saves in about so many."""
+"""From how many steps on "auto" compiles on a GPU: in about so many, compiling saves the time that it takes."""
 
 VARIANTS = 64
-"""How many versions of a layer's code may be compiled: with LoRA or not, with gradients or not (as layer sampling
-changes them), with a mask or not. torch.compile's own limit of 8 would leave what is beyond it uncompiled."""
+"""How many versions of a layer's code may be compiled: with LoRA or not, with gradients or not (which layer sampling
+switches), with a mask or not. torch.compile's own limit of 8 would leave what is beyond it uncompiled."""
 
 
 def is_worthwhile(choice: Literal["auto", "on", "off"], device: torch.device, steps: int) -> bool:
@@ -54,7 +54,7 @@ def compiled_layers(
         backend: of torch.compile.
     """
     layers = components.decoder_layers(unwrap_peft(model))
-    # DDP sends a layer's gradients as soon as its backward pass is over: its code need not be split for that
+    # DDP's splitting of compiled code is for models compiled as a whole; here each layer is compiled by itself
     with torch._dynamo.config.patch(recompile_limit=VARIANTS, optimize_ddp=False):
         try:
             for layer in layers:
@@ -67,7 +67,7 @@ def compiled_layers(
 
 
 def _training_forward(layer: Any, compiled: Callable[..., Any], checkpointing: bool) -> Callable[..., Any]:
-    """Return the forward pass that is compiled where gradients are wanted, and plain where the model is evaluated."""
+    """Return a forward pass that is compiled in training, and plain in evaluation."""
     plain = layer.forward
 
     def forward(*args: Any, **given: Any) -> Any:

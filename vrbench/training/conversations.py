@@ -157,16 +157,16 @@ def original_messages(messages: Sequence[Any], images: int, style: Style) -> tup
     """Return the texts of a list of messages as the code of LLaVA or Visual-Region prepares them, a question first.
 
     A first message of gpt is left out. In a sample with an image, "llava" (haotian-liu/LLaVA, llava/train/train.py,
-    and BAAI-DCAI/Bunny, bunny/util/data_utils.py) makes all placeholders of a message one in front of it, on a line
-    of its own; "visual-region" (SiyuanWangw/Visual-Region, bunny/util/data_utils.py) does so only where a message has
-    one placeholder and does not begin with it. All else stays, outer white space and empty messages included. In a
-    sample without an image, a placeholder is text.
+    and BAAI-DCAI/Bunny, bunny/util/data_utils.py) replaces all placeholders of a message by one in front of it, on a
+    line of its own; "visual-region" (SiyuanWangw/Visual-Region, bunny/util/data_utils.py) does so only where a message
+    has one placeholder and does not begin with it. All else stays, also leading and trailing white space and empty
+    messages. In a sample without an image, a placeholder is text.
 
     Raises:
         InvalidSample: where that code would stop: messages out of order, several images in a sample.
     """
     if images > 1:
-        raise InvalidSample("several images", f"it has {images} images; style {style} takes one, as the code it is of")
+        raise InvalidSample("several images", f"it has {images} images; style {style} takes one, as its code does")
     parts = [_message(message) for message in messages]
     if parts[0][0] == "gpt":
         del parts[0]

@@ -110,7 +110,7 @@ def dev_scores(vlm: BaseVLM, tasks: Sequence[PlannedTask], dtype: str, seed: int
 
 @contextmanager
 def _in_dtype(vlm: BaseVLM, dtype: str) -> Iterator[None]:
-    """Round all weights to a type as they will be written, uncompiled and without dropout, and restore them after."""
+    """Round all weights to the dtype that will be written, turn compiling and dropout off; restore all of it after."""
     import torch
 
     target, before = getattr(torch, dtype), vlm.dtype

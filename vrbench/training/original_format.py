@@ -1,12 +1,12 @@
 """Conversations as the training code of LLaVA-1.5 and Bunny writes, tokenizes and labels them.
 
 The code is haotian-liu/LLaVA, llava/train/train.py (`preprocess_v1`), BAAI-DCAI/Bunny, bunny/util/data_utils.py
-(`preprocess_bunny`, `preprocess_bunny_with_bos`) and SiyuanWangw/Visual-Region, the same file. They do the same but for
-the separator, the end token and whether a text has a token for its beginning, which are the tokenizer's here.
+(`preprocess_bunny`, `preprocess_bunny_with_bos`) and SiyuanWangw/Visual-Region, the same file. They differ only in
+the separator, the end token and whether a text begins with a BOS token, which are read from the tokenizer here.
 
 What differs from the labels of `ConversationEncoder`: an empty message has neither separator nor end token; text before
 and behind an image is tokenized separately; a `<image>` in a sample without images is text; and the labels are found by
-counting tokens round by round, a round being what is between two end tokens. Where that count does not come to the
+counting tokens round by round, a round being what is between two end tokens. Where that count differs from the
 number of all tokens (the last answer is empty or missing, or a text contains "ASSISTANT: " or an end token), no token
 of the sample has a label.
 """

@@ -47,4 +47,4 @@ def quantize_layers(model: Any, dtype: torch.dtype) -> None:
             made.bias = linear.bias
             parent, _, last = name.rpartition(".")
             setattr(layer.get_submodule(parent), last, made.to(weight.device))
-    model.is_loaded_in_4bit = True  # as PEFT asks for
+    model.is_loaded_in_4bit = True  # PEFT looks for this attribute

@@ -217,7 +217,7 @@ class TuneStage(RecipeSection):
     )
     average: Literal["tokens", "micro-batches"] = Field(
         default="tokens",
-        description="The loss of a step: the mean over its answer tokens, or over micro-batches of each one's mean.",
+        description="The loss of a step: the mean over its answer tokens, or over the means of micro-batches.",
     )
     micro_batch: int | None = Field(
         default=None, gt=0, description="Samples of a micro-batch, for `average: micro-batches`."

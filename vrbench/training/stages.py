@@ -167,7 +167,7 @@ def _load(recipe: TrainRecipe, setup: TrainingSetup, device: torch.device) -> tu
     is_pocket = setup.conversations is None
     vlm = load_llava(setup.base, device, "float32") if is_pocket else load_vlm(setup.base, device, recipe.dtype)
     if setup.template is not None:
-        vlm.tokenizer.chat_template, vlm.prompts_digest = setup.template, ""  # which is the base's
+        vlm.tokenizer.chat_template, vlm.prompts_digest = setup.template, ""  # the digest is of the base's prompts
     torch.manual_seed(recipe.seed)
     if recipe.tune.quantize != "none":
         quantize_layers(vlm.model, getattr(torch, recipe.dtype))

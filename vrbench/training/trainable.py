@@ -1,8 +1,8 @@
-"""The trainable parameters of a tuning: LoRA on chosen layers or all their weights, the projector; layers in turns.
+"""The trainable parameters: LoRA on chosen layers or all their weights, the projector, random layers in turn.
 
 LISA (Pan et al., arXiv 2403.17919, algorithm 1; LMFlow, src/lmflow/pipeline/utils/lisa_trainer.py) freezes decoder
-layers alone: embeddings, final norm and head learn in every step, and some layers, drawn with equal probability and
-without replacement every so many steps. Layer sampling freezes all that is no layer as well. The AdamW moments of a
+layers only: embeddings, final norm and head are trained in every step, and some layers, drawn uniformly without
+replacement every `every` steps. Layer sampling also freezes embeddings, final norm and head. The AdamW moments of a
 layer that is not drawn stay as they are until it is drawn again. docs/training.md lists the differences from LMFlow.
 """
 
@@ -44,7 +44,7 @@ def add_lora(model: Any, layers: LayerSet, settings: TuneStage) -> Any:
 
 
 def _target_patterns(model: Any, layers: LayerSet, settings: TuneStage) -> list[str]:
-    """Return regular expressions of the full names of the linears that LoRA goes on."""
+    """Return regular expressions of the full names of the linears that get LoRA."""
     patterns = [layer_pattern(model, layers, settings)] if len(layers) and settings.tuning == "lora" else []
     if settings.tower == "lora":
         inside = {id(m) for m in components.vision_tower(model).modules() if isinstance(m, nn.Linear)}

@@ -197,11 +197,11 @@ class LossModule(nn.Module):
     def connect_texts(self) -> None:
         """Let samples without images reach the projector, with a gradient of 0, through the embedding of tokens.
 
-        FSDP's processes wait for each other if some have gradients that others do not have.
+        FSDP's processes hang if one has gradients that another lacks.
         """
 
         def add_nothing(_: nn.Module, __: Any, embedded: Tensor) -> Tensor:
-            found = [p.sum() for p in self.parameters() if p.requires_grad and type(p.data) is Tensor]  # of no unit
+            found = [p.sum() for p in self.parameters() if p.requires_grad and type(p.data) is Tensor]  # not sharded
             return embedded + 0 * torch.stack(found).sum() if found and torch.is_grad_enabled() else embedded
 
         embeddings = getattr(self.model, "get_input_embeddings", None)
@@ -272,10 +272,10 @@ class _Trainer(Trainer):
         return self.accelerator.reduce(torch.tensor(here, device=device), reduction="sum").clamp(min=1)
 
     def _sample_weights(self, batches: list[Any], device: torch.device) -> Tensor:
-        """Return the weights of this process's samples, [parts, samples of a part]; those of a step lie in turn."""
+        """Return the weights of this process's samples, [accumulation steps, samples of each]."""
         assert self.config.micro_batch
         here, processes = torch.tensor([batch["items"] for batch in batches], device=device), self.args.world_size
-        items = self.accelerator.gather(here).view(processes, *here.shape).transpose(0, 1)  # as the samples are dealt
+        items = self.accelerator.gather(here).view(processes, *here.shape).transpose(0, 1)  # in sample order
         weights = micro_batch_weights(items.flatten(), self.config.micro_batch)
         return weights.view_as(items)[:, self.args.process_index]
 
@@ -294,7 +294,7 @@ class _Trainer(Trainer):
 
 
 def micro_batch_weights(items: Tensor, size: int) -> Tensor:
-    """Return the weights that make a sum over a step's items the mean over micro-batches of each one's mean.
+    """Return the weights that make a sum over a step's items the mean of its micro-batches' means.
 
     Args:
         items: [samples] of a step, the number of each one's items.
