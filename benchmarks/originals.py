@@ -326,8 +326,8 @@ def page(found: dict[str, tuple[Original, dict[str, Row]]], checkouts: Sequence[
         "token ids, and labels at all places, of so many of the samples; where the original stops with an error, "
         "vrbench leaves the sample out, which counts as equal. An image that the maximum cuts through is not "
         "compared: vrbench ends the sample before it, and no label follows.", "",
-        "The image at a second mark of a sample is not compared: in the originals it is the next sample's of the "
-        "batch; in vrbench it is the sample's own again.", "",
+        "A mark is an `<image>` placeholder. The image at a second one is not compared: the originals show the next "
+        "sample's in the batch, vrbench the sample's own again.", "",
     ]  # fmt: skip
     columns = (
         "samples | the original stops | style: tokens equal | labels equal | `vrbench`: tokens equal | labels equal"

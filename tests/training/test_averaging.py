@@ -1,4 +1,4 @@
-"""The loss of a step, the mean over its answer tokens or over micro-batches of each one's mean, however it is split."""
+"""The loss of a step, the mean over its answer tokens or over its micro-batches' means, however it is split."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def train(
     out: Out,
     recipe: Annotated[
         str | None,
-        typer.Argument(help="Name of a shipped recipe, or a YAML file. --resume needs none.", show_default=False),
+        typer.Argument(help="Name of a shipped recipe, or a YAML file; not needed with --resume.", show_default=False),
     ] = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key. May be repeated.")
