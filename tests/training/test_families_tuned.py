@@ -258,6 +258,16 @@ def test_the_share_and_the_faults_are_told(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize(("family", "fault"), [("llava", "has no line break"), ("paligemma", "ends with its end")])
+def test_a_template_is_checked_before_weights_are_loaded(
+    family: str, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = recipe(base_of(family, tmp_path / "base"), tmp_path, {"label_newline": True})
+    monkeypatch.setattr(stages, "load_vlm", None)
+    with pytest.raises(VrbenchError, match=f"data.label_newline is true, but .* {fault}"):
+        train(asked, tmp_path / "out", device="cpu")
+
+
 def test_what_is_frozen_stays_in_the_recipe_s_type(tmp_path: Path, trained: list[Any]) -> None:
     base = base_of("qwen2_5_vl", tmp_path / "base")
     half = recipe(base, tmp_path).model_copy(update={"dtype": "bfloat16"})

@@ -24,7 +24,15 @@ from vrbench.training.curves import tracker_errors
 from vrbench.training.dev_evaluation import plan_dev_tasks
 from vrbench.training.estimate import describe, tune_cost
 from vrbench.training.quantization import quantization_errors
-from vrbench.training.recipe import PACKED_FAMILIES, GeneratedScenes, PromptSettings, Style, TrainRecipe
+from vrbench.training.recipe import (
+    PACKED_FAMILIES,
+    ConversationFile,
+    GeneratedScenes,
+    HubConversations,
+    PromptSettings,
+    Style,
+    TrainRecipe,
+)
 
 LLAMA_3_END = "<|end_of_text|>"
 """Ends an answer of Bunny-Llama-3."""
@@ -82,6 +90,8 @@ def prepare(
             if not isinstance(recipe.data, GeneratedScenes):
                 errors += padding_errors(base) if recipe.data.pad_square else []
                 setup = replace(setup, template=training_template(base, recipe.prompt, recipe.data.style))
+                if not base.root.code:
+                    validate_template(base, setup.template, recipe.data)
     dev_tasks = plan_dev_tasks(recipe.eval, recipe.seed, errors) if recipe.eval else ()
     if not isinstance(recipe.data, GeneratedScenes) and recipe.data.label_newline and recipe.data.style != "vrbench":
         errors.append(f"data.label_newline goes with data.style 'vrbench', not {recipe.data.style!r}")
@@ -156,6 +166,26 @@ def training_template(base: Checkpoint, prompt: PromptSettings | None, style: St
     if prompt is None or prompt.separator == separator:
         return None
     return vicuna_template(LLAMA_3_END, prompt.separator)
+
+
+def validate_template(base: Checkpoint, template: str | None, data: ConversationFile | HubConversations) -> None:
+    """Write and tokenize a small conversation as the training will, without weights.
+
+    Args:
+        base: the checkpoint to train, which is of a family.
+        template: the chat template to train with; None for the base's own.
+        data: settings of the conversations.
+
+    Raises:
+        VrbenchError: the chat template cannot be used for training, or not with these settings.
+    """
+    from vrbench.models.load import load_without_weights
+    from vrbench.training.conversation_encoder import ConversationEncoder
+
+    vlm = load_without_weights(base)
+    if template is not None:
+        vlm.tokenizer.chat_template = template
+    ConversationEncoder(vlm, data.length, data.pad_square, data.style, data.label_newline)
 
 
 def dry_run(recipe: TrainRecipe, out: Path, must_resume: bool = False, log_to: Sequence[str] = ()) -> str:
