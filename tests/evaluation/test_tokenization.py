@@ -193,6 +193,12 @@ def test_what_texts_share_is_one_part(more: str) -> None:
     assert [len(of) for of in parts] == [2, 3, 3] * 2
     assert {of[0] for of in parts} == {header}
     assert len({part for of in parts for part in of}) == 1 + 2 + 2  # header, questions, options
+    assert list(split(["Examples\nB", *texts]))[1:] == parts  # also where the text before begins like the header
+
+
+def test_a_cut_stays_only_where_the_next_text_may_be_cut_too() -> None:
+    texts = ["The cat", "The cat\nB", "The cats", "The cat B", "The cat 1"]
+    assert list(split(texts)) == [["The cat"], ["The cat", "\nB"], ["The cats"], ["The cat", " B"], ["The cat 1"]]
 
 
 @given(one=TEXT, other=TEXT)

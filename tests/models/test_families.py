@@ -17,6 +17,7 @@ from vrbench.checkpoints.families import FAMILIES, UNSUPPORTED
 from vrbench.core.errors import VrbenchError
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.engine import InferenceEngine
+from vrbench.evaluation.family_backends import WholePromptBackend
 from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, Request, RequestImage
 from vrbench.models import fixed_shapes
 from vrbench.models.hf_model import HFModel
@@ -180,6 +181,20 @@ def test_questions_on_the_same_images_read_them_once(
     assert found == [*on_the_same_images.values()]
     assert len(whole) == (read if vlm.generates_in_slots else 0)
     assert len(set(found)) > 3
+
+
+def test_questions_on_the_same_images_that_no_pass_holds_are_apart(
+    vlm: HFModel, on_the_same_images: dict[GenerationRequest, str]
+) -> None:
+    if not vlm.generates_in_slots:
+        return
+    asked = [*on_the_same_images]
+    backend = WholePromptBackend(vlm, {str(n): one for n, one in enumerate(asked)})
+    lengths = {n: backend._lengths[str(n)] for n in range(len(asked))}
+    budgets = [MemoryBudget(None, tokens, 10**6) for tokens in (1, 10**6)]
+    assert [len(backend._on_same_images([*lengths], asked, lengths, budget)) for budget in budgets] == [6, 2]
+    mark = vlm.processor.image_token
+    assert vlm.before_question(f"One: {mark} two: {mark} Which?") == f"One: {mark} two: "
 
 
 def test_without_a_window_mistral_3_is_answered_in_slots_too(tmp_path: Path) -> None:

@@ -15,18 +15,21 @@ from vrbench.training.conversation_encoder import ConversationEncoder
 from vrbench.training.token_loss import token_loss
 
 
+@pytest.mark.parametrize("weights", [None, torch.arange(10) / 7])
 @pytest.mark.parametrize("parts", [1, 3])
-def test_parts_have_the_same_loss_and_gradients(parts: int) -> None:
+def test_parts_have_the_same_loss_and_gradients(parts: int, weights: torch.Tensor | None) -> None:
     torch.manual_seed(0)
     head, states, targets = nn.Linear(8, 50), torch.randn(10, 8, requires_grad=True), torch.arange(10)
     sizes: list[int] = []
     head.register_forward_hook(lambda module, given, out: sizes.append(len(out)))
-    loss = token_loss(states, targets, head, largest=4 * 50 * (10 if parts == 1 else 4))
+    loss = token_loss(states, targets, head, weights, largest=4 * 50 * (10 if parts == 1 else 4))
     loss.backward()
     assert sizes == ([10] if parts == 1 else [4, 4, 2, 2, 4, 4])  # again in the backward pass
     found = [states.grad, head.weight.grad]
     states.grad = head.weight.grad = None
-    expected = nn.functional.cross_entropy(head(states), targets, reduction="sum")
+    expected = nn.functional.cross_entropy(head(states), targets, reduction="none") @ (
+        torch.ones(10) if weights is None else weights
+    )
     expected.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     for ours, theirs in zip(found, [states.grad, head.weight.grad], strict=True):
