@@ -34,7 +34,7 @@ from vrbench.pruning.removable_layers import RemovableLayers
 from vrbench.pruning.removal_methods import BLOCK, BLOCKS, PRUNEME_BLOCK, REMOVAL_METHODS, removal_criteria
 from vrbench.pruning.removal_order import removal_order
 from vrbench.pruning.samples import Samples
-from vrbench.statistics.bootstrap import resample
+from vrbench.statistics.resampling import resample
 
 JUDGED_FROM = 10_000
 """Number of the first dev image on which orders are judged; they are chosen on images from 0 on."""

@@ -21,6 +21,7 @@ from vrbench.reproduce.seed_estimate import SeedEstimate, estimate
 from vrbench.statistics import bootstrap
 from vrbench.statistics.bootstrap import score
 from vrbench.statistics.comparison import compare
+from vrbench.statistics.resampling import draw_counts
 from vrbench.tasks.metrics import METRICS
 
 
@@ -160,7 +161,7 @@ def test_draws_by_hand(task: str, block: int, read_runs: dict[str, RunCounts], m
     rng = np.random.default_rng([3, zlib.crc32(task.encode())])
     at_once = block // clusters
     sizes = [min(at_once, bootstrap.DRAWS - first) for first in range(0, bootstrap.DRAWS, at_once)]
-    weights = np.concatenate([bootstrap.draw_counts(np.ones(clusters, np.int64), size, rng) for size in sizes])
+    weights = np.concatenate([draw_counts(clusters, size, rng) for size in sizes])
     for name, draws in found.items():
         table = counts[name].table
         for side, values in ((1, draws.baseline), (-1, draws.candidate)):

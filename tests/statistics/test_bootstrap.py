@@ -13,7 +13,7 @@ from benchmarks.coverage import coverage, family_error, official_test
 from benchmarks.simulation import Setting, counts, figure, right, truth
 from tests.simulated import samples
 from vrbench.core.schemas import Sample
-from vrbench.statistics import bootstrap
+from vrbench.statistics import bootstrap, resampling, sign_flips
 from vrbench.tasks.metrics import METRICS
 
 
@@ -53,9 +53,9 @@ def test_sign_flips_give_the_p_value_of_scipys_permutation_test(clusters: int) -
     effects = np.random.default_rng(1).choice([-1.0, 0.5, 1.5], clusters) / 36
     known = permutation_test(
         (effects,), lambda x, axis: x.sum(axis=axis), permutation_type="samples", vectorized=True,
-        n_resamples=bootstrap.SIGN_FLIPS, batch=max(100, 2_000_000 // clusters), random_state=7,
+        n_resamples=sign_flips.SIGN_FLIPS, batch=max(100, 2_000_000 // clusters), random_state=7,
     )  # fmt: skip
-    assert bootstrap.sign_flip(effects, 7) == known.pvalue
+    assert sign_flips.sign_flip(effects, 7) == known.pvalue
 
 
 def test_sign_flips_are_those_of_a_test_alone_after_other_tests_with_the_seed() -> None:
@@ -63,24 +63,24 @@ def test_sign_flips_are_those_of_a_test_alone_after_other_tests_with_the_seed() 
     effects = [rng.normal(size=size) for size in (40, 1000, 7, 20, 999)]
     alone = []
     for of in effects:
-        bootstrap._random_sign_flips.cache_clear()
-        alone.append(bootstrap.sign_flip(of, 3))
-    bootstrap._random_sign_flips.cache_clear()
-    assert [bootstrap.sign_flip(of, 3) for of in effects] == alone
+        sign_flips._random_sign_flips.cache_clear()
+        alone.append(sign_flips.sign_flip(of, 3))
+    sign_flips._random_sign_flips.cache_clear()
+    assert [sign_flips.sign_flip(of, 3) for of in effects] == alone
 
 
 def test_many_clusters_change_their_signs_by_eight() -> None:
     """Each sum is one of a subset, and each effect is in half of them; p is that of the sum's normal distribution."""
-    sums = bootstrap._random_subset_sums(2.0 ** np.arange(19), 3).astype(int)
+    sums = sign_flips._random_subset_sums(2.0 ** np.arange(19), 3).astype(int)
     chosen = sums[:, None] >> np.arange(19) & 1
     assert sums.max() < 2**19
     assert chosen.mean(0) == pytest.approx(np.full(19, 0.5), abs=0.025)  # five standard errors
     assert abs(np.corrcoef(chosen.T) - np.eye(19)).max() < 0.05
-    effects = np.random.default_rng(0).normal(0.02, 1, bootstrap.MANY_ROWS + 1)
+    effects = np.random.default_rng(0).normal(0.02, 1, sign_flips.MANY_CLUSTERS + 1)
     known = 2 * norm.sf(effects.sum() / np.sqrt((effects**2).sum()))
     assert 0.01 < known < 0.9
-    assert bootstrap.sign_flip(effects, 1) == pytest.approx(known, abs=0.02)
-    assert bootstrap.sign_flip(np.append(effects, np.zeros(99)), 1) == bootstrap.sign_flip(effects, 1)
+    assert sign_flips.sign_flip(effects, 1) == pytest.approx(known, abs=0.02)
+    assert sign_flips.sign_flip(np.append(effects, np.zeros(99)), 1) == sign_flips.sign_flip(effects, 1)
 
 
 def changed_groups(rows: tuple[Sample, ...], groups: tuple[str, ...]) -> tuple[Sample, ...]:
@@ -90,7 +90,7 @@ def changed_groups(rows: tuple[Sample, ...], groups: tuple[str, ...]) -> tuple[S
 
 def test_many_rows_are_summed_ratio_by_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of groups that clusters share, each takes the rows that have it; what runs have in common is summed once."""
-    monkeypatch.setattr(bootstrap, "MANY_ROWS", 10)
+    monkeypatch.setattr(resampling, "MANY_ROWS", 10)
     rng, groups = np.random.default_rng(6), tuple("abcdefgh")
     runs = [changed_groups(samples(rng.uniform(size=400), 3), groups) for _ in range(4)]
     counts = [METRICS["macro"].statistics(rows) for rows in runs]
@@ -99,9 +99,9 @@ def test_many_rows_are_summed_ratio_by_ratio(monkeypatch: pytest.MonkeyPatch) ->
     tables = [bootstrap._with_unseen(pair, numbered) for pair in pairs]
     assert len({id(base) for (base, _), _ in tables}) == 1
     drawn = rng.integers(0, 4, (5, len(counts[0]) + 2)).astype(float)
-    for sums, (sides, _) in zip(bootstrap._sums_by_ratio(tables)(drawn), tables, strict=True):
+    for sums, (sides, _) in zip(resampling._sums_by_ratio(tables)(drawn), tables, strict=True):
         assert sums == pytest.approx(drawn @ np.concatenate(sides, axis=1))
-    parts = bootstrap._parts_of([tables[0][0][0], *(candidate for (_, candidate), _ in tables)])
+    parts = resampling._parts_of([tables[0][0][0], *(candidate for (_, candidate), _ in tables)])
     assert sum(values.size for _, _, values, _ in parts) <= (400 + 2 * 8) * (len(runs) + 1)  # scores and weights
 
 
@@ -111,8 +111,8 @@ def test_distinct_rows_are_those_of_numpy(collide: bool, monkeypatch: pytest.Mon
     table = rng.choice([-0.0, 0.0, 1.0, -2.5, 1e-300], (500, 6))
     table[100:] = table[rng.integers(0, 100, 400)]
     if collide:
-        monkeypatch.setattr(bootstrap, "_odd_numbers", lambda count: np.zeros(count, np.uint64))
-    for found, known in zip(bootstrap.distinct_rows(table), np.unique(table, axis=0, return_counts=True), strict=True):
+        monkeypatch.setattr(resampling, "_odd_numbers", lambda count: np.zeros(count, np.uint64))
+    for found, known in zip(resampling.distinct_rows(table), np.unique(table, axis=0, return_counts=True), strict=True):
         assert found.tolist() == known.tolist()
 
 
@@ -122,7 +122,7 @@ def drawn_alone(pair: bootstrap.PairedCounts, seed: list[int]) -> np.ndarray:
     best, worst = bootstrap.unseen_allowance(pair.baseline, pair.outcomes)
     table = np.concatenate([table, [[best, worst]], [[worst, best]]]).reshape(len(table) + 2, -1)
     rows, counts = np.unique(table, axis=0, return_counts=True)
-    if len(table) > bootstrap.MANY_ROWS:  # the same rows in another order
+    if len(table) > resampling.MANY_ROWS:  # the same rows in another order
         expected = np.repeat(rows, counts, axis=0)
         sides, counts = bootstrap._with_unseen(pair, {})
         rows = np.concatenate(sides, axis=1)
@@ -137,10 +137,10 @@ def drawn_alone(pair: bootstrap.PairedCounts, seed: list[int]) -> np.ndarray:
     return np.stack([pair.metric.value(of) for of in np.moveaxis(sums.reshape(bootstrap.DRAWS, 2, -1, 2), 1, 0)])
 
 
-@pytest.mark.parametrize("many", [bootstrap.MANY_ROWS, 10])
+@pytest.mark.parametrize("many", [resampling.MANY_ROWS, 10])
 def test_draws_of_several_candidates_are_those_of_each_alone(many: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that are drawn one by one, all different or not; rows drawn as multinomial counts; fewer clusters."""
-    monkeypatch.setattr(bootstrap, "MANY_ROWS", many)
+    monkeypatch.setattr(resampling, "MANY_ROWS", many)
     rng = np.random.default_rng(5)
     base = rng.uniform(size=300)
     halves = np.where(np.arange(300) % 2, base, 0.0)
@@ -206,7 +206,7 @@ def test_few_clusters_widen_the_tails() -> None:
 @pytest.mark.parametrize("distinct", [3, 200])
 def test_draws_are_multinomial_whichever_way_they_are_made(distinct: int) -> None:
     table = np.resize(np.arange(distinct, dtype=float), 200)[:, None, None]
-    sums = bootstrap.resample(table, 20_000, np.random.default_rng(0))[:, 0, 0]
+    sums = resampling.resample(table, 20_000, np.random.default_rng(0))[:, 0, 0]
     shares = np.full(distinct, 1 / distinct) if distinct == 200 else np.bincount(table[:, 0, 0].astype(int)) / 200
     kinds = np.arange(distinct)
     variance = kinds @ multinomial(200, shares).cov() @ kinds
@@ -249,9 +249,9 @@ def test_mcnemar_is_exact_and_needs_single_outcomes() -> None:
 
 def test_sign_flips_agree_with_mcnemar_where_both_apply() -> None:
     pair = paired([1.0] * 30 + [0.0] * 20, [1.0] * 20 + [0.0] * 10 + [1.0] * 3 + [0.0] * 17)
-    assert bootstrap.sign_flip(bootstrap.cluster_differences(pair)) == pytest.approx(binomtest(3, 13).pvalue, rel=1e-6)
-    assert bootstrap.sign_flip(np.zeros(20)) == 1
-    assert bootstrap.sign_flip(np.array([0.0, 3.0])) == 1  # one changed cluster proves nothing
+    assert sign_flips.sign_flip(bootstrap.cluster_differences(pair)) == pytest.approx(binomtest(3, 13).pvalue, rel=1e-6)
+    assert sign_flips.sign_flip(np.zeros(20)) == 1
+    assert sign_flips.sign_flip(np.array([0.0, 3.0])) == 1  # one changed cluster proves nothing
 
 
 def test_contributions_add_up_to_the_difference() -> None:
@@ -328,7 +328,7 @@ def test_what_clusters_add_to_a_perplexity_is_its_logarithm() -> None:
 def test_a_p_value_is_at_most_1() -> None:
     two_lost_two_gained = paired([1.0, 1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 1.0, 1.0])
     assert bootstrap.mcnemar(two_lost_two_gained) == 1.0
-    assert bootstrap.sign_flip(np.array([1.0, -1.0])) == 1.0
+    assert sign_flips.sign_flip(np.array([1.0, -1.0])) == 1.0
     assert bootstrap.holm([0.9, 0.8]) == [1.0, 1.0]
 
 
@@ -338,7 +338,7 @@ def test_ties_with_what_was_observed_count_at_any_scale(effects: list[int], scal
     """Scaled, 1 + 2 - 3 is not quite zero in floating point; the flip of all three is a tie all the same."""
     sums = [int(np.dot(effects, signs)) for signs in itertools.product((1, -1), repeat=len(effects))]
     ends = [sum(s <= sum(effects) for s in sums), sum(s >= sum(effects) for s in sums)]
-    assert bootstrap.sign_flip(scale * np.array(effects)) == min(1.0, 2 * min(ends) / len(sums))
+    assert sign_flips.sign_flip(scale * np.array(effects)) == min(1.0, 2 * min(ends) / len(sums))
 
 
 def test_a_score_is_drawn_with_its_seed() -> None:
@@ -360,7 +360,7 @@ def test_three_quarters_of_an_item_lost_and_gained_are_drawn_with_the_others() -
     """Rows [baseline, candidate] of (right, of): three items, then one lost and one gained of 0.75 items."""
     items = [[(1, 1), (1, 1)], [(0, 1), (1, 1)], [(1, 1), (0, 1)]]
     rows = np.array([*items, [(0.75, 0.75), (0, 0.75)], [(0, 0.75), (0.75, 0.75)]], float)
-    sums = bootstrap.resample(rows[:, :, None], 4000, np.random.default_rng([0, 1]))
+    sums = resampling.resample(rows[:, :, None], 4000, np.random.default_rng([0, 1]))
     found = bootstrap.draw(paired([1.0, 0.0, 1.0], [1.0, 1.0, 0.0]), [0, 1])
     assert found.baseline == pytest.approx(100 * sums[:, 0, 0, 0] / sums[:, 0, 0, 1])
     assert found.candidate == pytest.approx(100 * sums[:, 1, 0, 0] / sums[:, 1, 0, 1])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from vrbench.reproduce.run_counts import RunCounts, TaskCounts, leave_out
 from vrbench.reproduce.seed_estimate import SeedEstimate, estimate
 from vrbench.statistics import bootstrap
+from vrbench.statistics.resampling import draw_counts
 from vrbench.tasks import metrics
 
 if TYPE_CHECKING:
@@ -218,4 +219,4 @@ def _weights(clusters: int, seed: Sequence[int]) -> Iterator[Array]:
     block = max(1, _BLOCK // clusters)
     for first in range(0, bootstrap.DRAWS, block):
         draws = min(block, bootstrap.DRAWS - first)
-        yield bootstrap.draw_counts(np.ones(clusters, np.int64), draws, rng).astype(float)
+        yield draw_counts(clusters, draws, rng)

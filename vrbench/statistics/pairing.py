@@ -12,7 +12,7 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.sample_columns import SampleColumns, columns_of
 from vrbench.core.schemas import Run, TaskResult
 from vrbench.statistics import bootstrap
-from vrbench.statistics.bootstrap import Array
+from vrbench.statistics.resampling import Array
 from vrbench.tasks.metrics import metric_named
 
 
