@@ -32,6 +32,7 @@ from vrbench.training.recipe import (
     PromptSettings,
     Style,
     TrainRecipe,
+    TuneStage,
 )
 
 LLAMA_3_END = "<|end_of_text|>"
@@ -75,31 +76,36 @@ def prepare(
     taken = [f"{out} already holds a checkpoint; name another folder, or remove it"]
     states = taken if (out / LINEAGE_FILE).exists() else validate_states(out, recipe, must_resume)
     errors = [*states, *validate_output(out), *tracker_errors(log_to), *unset]
+    data = None if isinstance(recipe.data, GeneratedScenes) else recipe.data
     setup, conversations = None, None
     if recipe.tune is not None and recipe.base:
         with collect_errors(errors):
             base = resolve_checkpoint(recipe.base)
             setup = TrainingSetup(base, select_layers(recipe.tune.layers, base.depth))
-            errors += quantization_errors(recipe.tune)
-            if recipe.tune.packing and base.family not in PACKED_FAMILIES:
-                errors.append(f"tune.packing is for {', '.join(PACKED_FAMILIES)}; {base.id} is of family {base.family}")
-            if recipe.tune.layers_at_a_time > len(setup.layers):
-                are = f"tune.layers = {setup.layers} are {len(setup.layers)} layers"
-                errors.append(f"tune.sampling is {recipe.tune.sampling}; {are}")
-            errors += attention_errors(recipe.tune.attention)
-            if not isinstance(recipe.data, GeneratedScenes):
-                errors += padding_errors(base) if recipe.data.pad_square else []
-                setup = replace(setup, template=training_template(base, recipe.prompt, recipe.data.style))
+            errors += tune_errors(recipe.tune, base, setup.layers)
+            if data is not None:
+                errors += padding_errors(base) if data.pad_square else []
+                setup = replace(setup, template=training_template(base, recipe.prompt, data.style))
                 if not base.root.code:
-                    validate_template(base, setup.template, recipe.data)
+                    validate_template(base, setup.template, data)
     dev_tasks = plan_dev_tasks(recipe.eval, recipe.seed, errors) if recipe.eval else ()
-    if not isinstance(recipe.data, GeneratedScenes) and recipe.data.label_newline and recipe.data.style != "vrbench":
-        errors.append(f"data.label_newline goes with data.style 'vrbench', not {recipe.data.style!r}")
-    if not isinstance(recipe.data, GeneratedScenes) and not unset:
+    if data is not None and data.label_newline and data.style != "vrbench":
+        errors.append(f"data.label_newline goes with data.style 'vrbench', not {data.style!r}")
+    if data is not None and not unset:
         with collect_errors(errors):
-            conversations = read_conversations(recipe.data)
+            conversations = read_conversations(data)
     raise_errors(errors)
     return replace(setup, conversations=conversations, dev_tasks=dev_tasks) if setup else None
+
+
+def tune_errors(tune: TuneStage, base: Checkpoint, layers: LayerSet) -> list[str]:
+    """Return why a base cannot be tuned as a recipe says, one message each; empty when it can."""
+    errors = [*quantization_errors(tune), *attention_errors(tune.attention)]
+    if tune.packing and base.family not in PACKED_FAMILIES:
+        errors.append(f"tune.packing is for {', '.join(PACKED_FAMILIES)}; {base.id} is of family {base.family}")
+    if tune.layers_at_a_time > len(layers):
+        errors.append(f"tune.sampling is {tune.sampling}; tune.layers = {layers} are {len(layers)} layers")
+    return errors
 
 
 PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}

@@ -369,17 +369,21 @@ def fit(
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            rows = f", rows of up to {data.tokens} tokens" if data.tokens else ""
-            raise VrbenchError(
-                f"{config.label}: memory ran out with {config.batch} samples a step, computed in {config.accumulate} "
-                f"part(s){rows}; raise accumulate (the result is the same), set checkpointing, lower batch, or tune "
-                f"fewer layers{monitor.newest_state_note()}"
-            ) from error
+            raise VrbenchError(_out_of_memory(config, data) + monitor.newest_state_note()) from error
         finally:
             gc.unfreeze()
             monitor.close()
     model.eval()
     return monitor.all_losses()
+
+
+def _out_of_memory(config: TrainingConfig, data: TrainingData) -> str:
+    rows = f", rows of up to {data.tokens} tokens" if data.tokens else ""
+    return (
+        f"{config.label}: memory ran out with {config.batch} samples a step, computed in {config.accumulate} "
+        f"part(s){rows}; raise accumulate (the result is the same), set checkpointing, lower batch, or tune "
+        "fewer layers"
+    )
 
 
 def _monitor(
