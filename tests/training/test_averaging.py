@@ -19,7 +19,7 @@ from vrbench.models import components
 from vrbench.training.conversation_batches import EncodedConversations, answer_loss, conversation_data
 from vrbench.training.conversation_encoder import ConversationEncoder
 from vrbench.training.conversation_sets import ConversationSet
-from vrbench.training.trainer import ParameterGroup, TrainingConfig, TrainingData, fit
+from vrbench.training.trainer import ParameterGroup, TrainingConfig, TrainingData, fit, micro_batch_weights
 
 BATCH, STEPS, LR = 4, 2, 1e-3
 SAMPLES = [ONE, SEVERAL, TWO, WORDS, LATER]
@@ -76,6 +76,10 @@ def test_it_is_the_mean_of_the_micro_batches_means_in_any_parts(family: str, mic
         assert all((a - b).norm() < 1e-3 * b.norm() for a, b in zip(changes, expected, strict=True))
     of_tokens, _ = ours(family, order, None, 2)
     assert (of_tokens == pytest.approx(losses, rel=1e-3)) == (micro_batch == BATCH)  # then both are the same
+
+
+def test_a_micro_batch_without_answers_counts_in_the_mean() -> None:
+    assert micro_batch_weights(torch.tensor([1, 3, 0, 0]), 2).tolist() == [1 / 8, 1 / 8, 1 / 2, 1 / 2]
 
 
 def test_fsdp_and_mllama_need_the_same_number_of_images(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,16 @@ def test_layers_are_left_as_they_were() -> None:
     assert not any("forward" in vars(layer) for layer in layers)
 
 
+def test_layers_are_not_compiled_where_the_model_is_evaluated() -> None:
+    model, _ = made("lora", "float32")
+    counters.clear()
+    with compiled_layers(model, backend="eager"):
+        with torch.no_grad():
+            model(input_ids=torch.arange(9)[None])
+        model.eval()(input_ids=torch.arange(9)[None])
+        assert not counters["stats"]["unique_graphs"]
+
+
 def test_auto_compiles_long_trainings_on_a_gpu() -> None:
     cuda, cpu = torch.device("cuda"), torch.device("cpu")
     asked = [("auto", cuda, 100), ("auto", cuda, 99), ("auto", cpu, 1000), ("on", cpu, 1), ("off", cuda, 1000)]
