@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftModel
@@ -20,9 +22,10 @@ from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import BaseRef, Lineage, LineageStep
 from vrbench.models.load import load_vlm
 from vrbench.models.resolve import resolve_checkpoint
+from vrbench.tasks.spec import TaskSpec
 from vrbench.training import load, stages
 from vrbench.training.checkpoint_folder import interrupted_recipe
-from vrbench.training.dev_evaluation import dev_scores, plan_dev_tasks
+from vrbench.training.dev_evaluation import _random_state, dev_scores, plan_dev_tasks, selection_errors
 from vrbench.training.packing import PackedLlava
 from vrbench.training.prepare import dry_run
 from vrbench.training.quantization import quantize_layers
@@ -339,6 +342,22 @@ class TestEvaluatedWhileTraining:
         tasks = plan_dev_tasks(settings, 3, [])
         found = dev_scores(load_vlm(resolve_checkpoint(str(out)), dtype="bfloat16"), tasks, "bfloat16", 3)()
         assert [f"2,{task},{score:.6g}" for task, score in found.items()] == rows[2:]
+
+    @pytest.mark.parametrize("split", ["test", "validation"])
+    def test_a_test_split_of_other_data_may_not_be_looked_at_either(
+        self, split: str, specs: dict[str, TaskSpec]
+    ) -> None:
+        own = specs["pocket_mme"].data.model_copy(update={"name": "own/data", "split": split})
+        errors = selection_errors(specs["pocket_mme"].model_copy(update={"data": own}))
+        assert bool(errors) == (split == "test")
+
+    def test_an_evaluation_changes_no_random_number_of_the_training(self) -> None:
+        def numbers() -> tuple[float, float, float]:
+            return random.random(), np.random.random(), torch.rand(()).item()
+
+        with _random_state(torch.device("cpu")):
+            first = numbers()
+        assert numbers() == first
 
     @pytest.mark.parametrize(
         ("changes", "fault"),

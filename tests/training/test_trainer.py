@@ -21,6 +21,7 @@ from tests.training import small_training
 from tests.training.packed import CPU
 from vrbench.core.errors import VrbenchError
 from vrbench.training.checkpoint_folder import LOSSES, claim_states, newest_state
+from vrbench.training.curves import Reporting
 from vrbench.training.monitor import Throughput
 from vrbench.training.trainer import (
     ParameterGroup,
@@ -341,3 +342,14 @@ def test_trackers_get_loss_rate_and_norm_at_each_check(monkeypatch: pytest.Monke
         sum(losses[2:]) / 2
     )
     assert at_four["grad_norm"] == 1.5  # the mean of the last two samples, before it is clipped to 1
+
+
+def test_scores_behind_the_state_that_is_resumed_are_made_anew(tmp_path: Path) -> None:
+    reporting = Reporting(tmp_path)
+    for step in (1, 2, 3):
+        reporting.add_scores("line", step, {"old": 1.0})
+    reporting.forget_scores("line", 2)
+    table = tmp_path / "line-scores.csv"
+    assert table.read_text().splitlines()[1:] == ["1,old,1", "2,old,1"]
+    Line().fit(steps=2, scores=lambda: {"new": 2.0}, score_every=1, reporting=reporting)
+    assert table.read_text().splitlines()[1:] == ["1,new,2", "2,new,2"]
