@@ -6,12 +6,15 @@ import json
 import random
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from torch import nn
 
 from tests.training.tiny_pocket import BASE, DEPTH, TUNE, TUNED, tiny_pocket, trained_base, trained_tuned  # noqa: F401
 from vrbench.checkpoints import smollm2
@@ -25,7 +28,7 @@ from vrbench.models.resolve import resolve_checkpoint
 from vrbench.tasks.spec import TaskSpec
 from vrbench.training import load, stages
 from vrbench.training.checkpoint_folder import interrupted_recipe
-from vrbench.training.dev_evaluation import _random_state, dev_scores, plan_dev_tasks, selection_errors
+from vrbench.training.dev_evaluation import _in_dtype, _random_state, dev_scores, plan_dev_tasks, selection_errors
 from vrbench.training.packing import PackedLlava
 from vrbench.training.prepare import dry_run
 from vrbench.training.quantization import quantize_layers
@@ -350,6 +353,16 @@ class TestEvaluatedWhileTraining:
         own = specs["pocket_mme"].data.model_copy(update={"name": "own/data", "split": split})
         errors = selection_errors(specs["pocket_mme"].model_copy(update={"data": own}))
         assert bool(errors) == (split == "test")
+
+    def test_an_evaluation_leaves_modes_and_master_weights_as_they_were(self) -> None:
+        model = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
+        model[0].eval()
+        vlm: Any = SimpleNamespace(model=model, dtype=torch.float32)
+        weight = model[0].weight.clone()
+        with _in_dtype(vlm, "bfloat16"):
+            assert not model[1].training and model[0].weight.dtype == vlm.dtype == torch.bfloat16
+        assert [module.training for module in model.modules()] == [True, False, True]
+        assert torch.equal(model[0].weight, weight) and vlm.dtype == torch.float32
 
     def test_an_evaluation_changes_no_random_number_of_the_training(self) -> None:
         def numbers() -> tuple[float, float, float]:
